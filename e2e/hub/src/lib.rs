@@ -1,0 +1,1 @@
+//! A mock Hugging Face hub over generated models.

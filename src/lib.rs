@@ -1,0 +1,1 @@
+//! Keeps LLM weights warm on the local disks of Kubernetes nodes.

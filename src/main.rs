@@ -1,0 +1,2 @@
+//! The `localmodel` command.
+fn main() {}
