@@ -1,0 +1,65 @@
+# shellcheck shell=bash disable=SC2154 # the variables are those of hack/cluster
+# The commands built from pinned Go modules (hack/tools): kind in any case, kubectl where the
+# machine has none, and all of Kubernetes where no node image can be had.
+
+module_version() { # module_version TOOLS MODULE: the version that hack/tools/TOOLS/go.mod pins
+    awk -v module="$2" '$1 == module { print $2 }' "$hack/tools/$1/go.mod"
+}
+
+command_key() { # command_key TOOLS FUNCTION: changes with what goes into that build, comments aside
+    { cat "$hack/tools/$1"/go.{mod,sum} && declare -f go_build "$2"; } | digest
+}
+
+go_build() { # go_build TOOLS LDFLAGS OUTPUT PACKAGE...
+    (
+        cd "$hack/tools/$1" || exit
+        export CGO_ENABLED=0 GOFLAGS='' GOWORK=off
+        patiently "building ${4##*/} of hack/tools/$1${5:+ and $(($# - 4)) more}" "$logs/go-$1.log" \
+            nice -n 5 go build -trimpath -ldflags "-s -w $2" -o "$3" "${@:4}"
+    )
+}
+
+kubernetes_stamp() { # the linker flags that tell the commands their version
+    local version package=k8s.io/component-base/version
+    version=$(module_version kubernetes k8s.io/kubernetes)
+    echo "-X $package.gitVersion=$version -X $package.gitMajor=1" \
+        "-X $package.gitMinor=$(cut -d. -f2 <<<"$version") -X $package.gitTreeState=clean"
+}
+
+build_kind() { go_build kind '' "$1/" sigs.k8s.io/kind; }
+
+build_kubectl() { go_build kubernetes "$(kubernetes_stamp)" "$1/" k8s.io/kubernetes/cmd/kubectl; }
+
+build_coredns() { go_build coredns '' "$1/" github.com/coredns/coredns; }
+
+build_kubernetes() {
+    go_build kubernetes "$(kubernetes_stamp)" "$1/" \
+        k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy,kubelet,kubeadm,kubectl}
+    go_build kubernetes '' "$1/etcd" go.etcd.io/etcd/server/v3
+}
+
+command_stage() { # command_stage NAME TOOLS: builds what is missing and sets $commands to its folder
+    local key
+    key=$(command_key "$2" "build_$1")
+    stage "$1" "$key" "build_$1"
+    commands=$stages/$1-$key
+}
+
+offer() { # offer COMMAND: puts a link to it on the PATH of `hack/cluster env`
+    mkdir -p "$bin"
+    [[ $(readlink "$bin/${1##*/}") == "$1" ]] || ln -sfn "$1" "$bin/${1##*/}"
+}
+
+# Whether the machine itself has a command, outside what is offered by us.
+machine_has() { PATH=$machine_path command -v "$1" >/dev/null 2>&1; }
+
+ensure_client_commands() { # kind and kubectl, for a machine whose Docker works
+    local commands
+    machine_has go || { machine_has kind && machine_has kubectl && return; } ||
+        die "no Go to build kind with: install Go 1.21 or later (https://go.dev/dl)"
+    command_stage kind kind
+    offer "$commands/kind"
+    machine_has kubectl && return
+    command_stage kubectl kubernetes
+    offer "$commands/kubectl"
+}
