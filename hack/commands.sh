@@ -10,12 +10,12 @@ command_key() { # command_key TOOLS FUNCTION: changes with what goes into that b
     { cat "$hack/tools/$1"/go.{mod,sum} && declare -f go_build "$2"; } | digest
 }
 
-go_build() { # go_build TOOLS LDFLAGS OUTPUT PACKAGE...
+go_build() { # go_build TOOLS WHAT LDFLAGS OUTPUT PACKAGE...
     (
         cd "$hack/tools/$1" || exit
         export CGO_ENABLED=0 GOFLAGS='' GOWORK=off
-        patiently "building ${4##*/} of hack/tools/$1${5:+ and $(($# - 4)) more}" "$logs/go-$1.log" \
-            nice -n 5 go build -trimpath -ldflags "-s -w $2" -o "$3" "${@:4}"
+        patiently "building $2 from Go modules" "$logs/go-$1.log" \
+            nice -n 5 go build -trimpath -ldflags "-s -w $3" -o "$4" "${@:5}"
     )
 }
 
@@ -26,16 +26,16 @@ kubernetes_stamp() { # the linker flags that tell the commands their version
         "-X $package.gitMinor=$(cut -d. -f2 <<<"$version") -X $package.gitTreeState=clean"
 }
 
-build_kind() { go_build kind '' "$1/" sigs.k8s.io/kind; }
+build_kind() { go_build kind kind '' "$1/" sigs.k8s.io/kind; }
 
-build_kubectl() { go_build kubernetes "$(kubernetes_stamp)" "$1/" k8s.io/kubernetes/cmd/kubectl; }
+build_kubectl() { go_build kubernetes "kubectl (two minutes)" "$(kubernetes_stamp)" "$1/" k8s.io/kubernetes/cmd/kubectl; }
 
-build_coredns() { go_build coredns '' "$1/" github.com/coredns/coredns; }
+build_coredns() { go_build coredns 'CoreDNS (two minutes)' '' "$1/" github.com/coredns/coredns; }
 
 build_kubernetes() {
-    go_build kubernetes "$(kubernetes_stamp)" "$1/" \
+    go_build kubernetes "Kubernetes (five to ten minutes, once)" "$(kubernetes_stamp)" "$1/" \
         k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy,kubelet,kubeadm,kubectl}
-    go_build kubernetes '' "$1/etcd" go.etcd.io/etcd/server/v3
+    go_build kubernetes etcd '' "$1/etcd" go.etcd.io/etcd/server/v3
 }
 
 command_stage() { # command_stage NAME TOOLS: builds what is missing and sets $commands to its folder

@@ -29,7 +29,7 @@ image_is_current() { [[ $(docker image inspect "$offline_image" --format '{{.Con
 
 # debootstrap mounts /proc and more in the folder: in a mount namespace they go when it is killed.
 bootstrap() { # bootstrap FOLDER: a minimal Debian
-    patiently "installing Debian packages for the node image (about a minute)" "$logs/debootstrap.log" \
+    patiently "installing Debian packages for the node image (a minute)" "$logs/debootstrap.log" \
         unshare --mount --propagation slave \
         debootstrap --variant=minbase --include="$node_packages" trixie "$1" "$(debian_mirror)"
     empty_folder "$1/var/cache/apt"
@@ -52,7 +52,6 @@ ensure_image() {
     mkdir -p "$tree/node" "$tree/part"
     build_image "$tree/node" "$tree/part"
     remove_tree "$tree"
-    docker image prune -f >/dev/null # the version before
 }
 
 build_image() { # build_image NODE PART: both empty folders; with the variables of ensure_image
@@ -99,21 +98,20 @@ program_image() { # program_image IMAGE CHANGE PROGRAM: an image of a static pro
 # Every node unpacks its images when it boots, so kube-proxy's has the few programs that it and
 # podnet run instead of a Debian.
 proxy_tree() { # proxy_tree FOLDER
-    local name modules
+    local name
     mkdir -p "$1"/usr/{bin,sbin,lib,lib64,local/bin} "$1"/{run,tmp,etc}
     for name in bin sbin lib lib64; do ln -s "usr/$name" "$1/$name"; done
-    copy_programs "$debian" "$1" /usr/bin/{sh,cat,mv,grep,sleep,ip} /usr/sbin/{xtables-nft-multi,conntrack}
+    local programs=(/usr/bin/{sh,cat,mv,grep,sleep,ip} /usr/sbin/{xtables-nft-multi,conntrack})
+    # shellcheck disable=SC2046 # a word each
+    copy_programs "$debian" "$1" "${programs[@]}" $(cd "$debian" && printf '/%s\n' usr/lib/*/xtables/*.so)
     for name in {iptables,ip6tables}{,-save,-restore}; do ln -s xtables-nft-multi "$1/usr/sbin/$name"; done
-    modules=$(cd "$debian" && echo usr/lib/*/xtables)
-    mkdir -p "$1/$modules"
-    cp -a "$debian/$modules/." "$1/$modules"
     install -m 755 "$kubernetes"/{kube-proxy,kubectl} "$hack/offline/node/podnet" "$1/usr/local/bin/"
 }
 
-copy_programs() { # copy_programs FROM TO PROGRAM...: each with the libraries that it loads
+copy_programs() { # copy_programs FROM TO PROGRAM...: two or more, with the libraries that they load
     local from=$1 to=$2 file
     shift 2
-    { printf '%s\n' "$@" && for file; do chroot "$from" ldd "$file" | grep -oE '/[^ ]+'; done; } | sort -u |
+    chroot "$from" ldd "$@" | grep -oE '/[^ :]+' | sort -u |
         while read -r file; do install -m 755 -D "$(resolve "$from" "$file")" "$to$file"; done
 }
 
