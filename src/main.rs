@@ -1,2 +1,126 @@
-//! The `localmodel` command.
-fn main() {}
+//! The `localmodel` command: arguments and wiring.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use localmodel::error::{Doing, Error};
+use localmodel::plan::agent::HEALTH_PORT;
+use localmodel::plan::names::MOUNT_PATH;
+use localmodel::{agent, api, download, operator, telemetry};
+
+/// Keeps LLM weights warm on the local disks of Kubernetes nodes.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plan which node keeps which model, and make their volumes and agents.
+    Operator {
+        /// The operator's own namespace.
+        #[arg(long, env = "POD_NAMESPACE", default_value = "kserve")]
+        namespace: String,
+        /// The image of agents and Jobs; without it, that of the operator's own pod.
+        #[arg(long, env = "OWN_IMAGE")]
+        image: Option<String>,
+        /// The operator's own pod.
+        #[arg(long, env = "POD_NAME")]
+        pod: Option<String>,
+        /// The port of /healthz and /readyz.
+        #[arg(long, default_value_t = HEALTH_PORT)]
+        health_port: u16,
+    },
+    /// Keep the models of one node group on one node.
+    Agent {
+        /// The node group.
+        #[arg(long)]
+        node_group: String,
+        /// The node.
+        #[arg(long, env = "NODE_NAME")]
+        node: String,
+        /// The operator's namespace.
+        #[arg(long, env = "POD_NAMESPACE", default_value = "kserve")]
+        namespace: String,
+        /// The agent's own image, for Jobs that name no other.
+        #[arg(long, env = "OWN_IMAGE")]
+        image: String,
+        /// Where the node group's disk is mounted.
+        #[arg(long, default_value = MOUNT_PATH)]
+        root: PathBuf,
+        /// The port of /healthz and /readyz.
+        #[arg(long, default_value_t = HEALTH_PORT)]
+        health_port: u16,
+    },
+    /// Fetch models into folders, verified. `localmodel SRC DEST` is the same.
+    Download(download::Args),
+    /// Print the custom resource definitions, or write each into a file of a folder.
+    Crds {
+        /// The folder.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("error: another TLS provider is installed already");
+        return ExitCode::FAILURE;
+    }
+    let cli = Cli::parse_from(with_download(std::env::args().collect()));
+    telemetry::init();
+    let result = match cli.command {
+        Command::Download(args) => return download::run(args).await,
+        Command::Crds { out } => crds(out),
+        Command::Operator { namespace, image, pod, health_port } => {
+            run_operator(operator::Settings { namespace, image, pod, health_port }).await
+        }
+        Command::Agent { node_group: group, node, namespace, image, root, health_port } => {
+            run_agent(agent::Settings { node, group, namespace, image, root, health_port }).await
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A storage initializer is started with source and destination alone; that is `download`.
+fn with_download(mut arguments: Vec<String>) -> Vec<String> {
+    if arguments.get(1).is_some_and(|first| first.contains("://")) {
+        arguments.insert(1, "download".into());
+    }
+    arguments
+}
+
+async fn run_operator(settings: operator::Settings) -> Result<(), Error> {
+    let client = kube::Client::try_default().await.doing(|| "connecting to the cluster".into())?;
+    operator::run(client, settings).await
+}
+
+async fn run_agent(settings: agent::Settings) -> Result<(), Error> {
+    let client = kube::Client::try_default().await.doing(|| "connecting to the cluster".into())?;
+    agent::run(client, settings).await
+}
+
+fn crds(out: Option<PathBuf>) -> Result<(), Error> {
+    for crd in api::crds() {
+        let name = crd.metadata.name.clone().unwrap_or_default();
+        let yaml = api::crd_yaml(&crd).map_err(|error| Error::Setup(format!("definition {name}: {error}")))?;
+        match &out {
+            None => println!("---\n{yaml}"),
+            Some(folder) => {
+                let path = folder.join(format!("{name}.yaml"));
+                std::fs::write(&path, yaml).doing(|| format!("writing {}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
+}

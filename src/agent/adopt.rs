@@ -1,0 +1,43 @@
+//! A manifest for files that another initializer downloaded: what is there counts as right, so that
+//! later damage shows.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::download::manifest::{Manifest, ManifestFile};
+
+/// Folders of downloaders' own book-keeping, which are no part of the model.
+const NOT_THE_MODEL: [&str; 2] = [".cache", ".localmodel"];
+
+/// Hashes every regular file below `folder`; symbolic links are neither followed nor listed.
+pub(super) fn manifest(folder: &Path, source: &str) -> io::Result<Manifest> {
+    let mut files = Vec::new();
+    collect(folder, folder, &mut files)?;
+    files.sort();
+    Ok(Manifest { source: source.to_owned(), files, adopted: true, ..Manifest::default() })
+}
+
+fn collect(root: &Path, folder: &Path, files: &mut Vec<ManifestFile>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let kind = entry.file_type()?;
+        if kind.is_dir() && !(folder == root && NOT_THE_MODEL.iter().any(|name| entry.file_name() == *name)) {
+            collect(root, &path, files)?;
+        } else if kind.is_file() {
+            let name = path.strip_prefix(root).map_err(io::Error::other)?.to_str();
+            let name = name.ok_or_else(|| io::Error::other(format!("{} is no text", path.display())))?;
+            files.push(ManifestFile { path: name.to_owned(), size: entry.metadata()?.len(), sha256: sha256(&path)? });
+        }
+    }
+    Ok(())
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,204 @@
+//! The node's disk: `models/K` holds complete copies only, `incoming/K` is what Jobs write. Nothing but
+//! folders named by a storage key is ever moved or erased, and no symbolic link is followed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, CWD, RenameFlags, access, renameat_with, statvfs};
+use rustix::process::geteuid;
+
+use super::adopt;
+use crate::api::source::is_storage_key;
+use crate::download::manifest::{Manifest, is_complete};
+use crate::error::{Doing, Error};
+use crate::plan::local_status::Usage;
+use crate::plan::pass::{Folder, Inventory, Problem};
+
+const MODELS: &str = "models";
+const INCOMING: &str = "incoming";
+/// The folder of namespace caches.
+const NAMESPACES: &str = "namespaces";
+/// The group may write too: Jobs may run under another user of the same group.
+const FOLDER_MODE: u32 = 0o2775;
+
+/// A disk by the folder where it is mounted.
+#[derive(Clone, Debug)]
+pub(super) struct Disk {
+    root: PathBuf,
+}
+
+/// What a look at the disk found.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Scan {
+    pub(super) inventory: Inventory,
+    /// What is not ours: left alone and reported (A10).
+    pub(super) strangers: BTreeSet<String>,
+}
+
+impl Disk {
+    pub(super) fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Makes the two folders where they are missing; says why the disk cannot be used otherwise (A2).
+    pub(super) fn problem(&self) -> Option<Problem> {
+        [MODELS, INCOMING].iter().find_map(|name| {
+            let path = self.root.join(name);
+            let error = usable(&path).err()?;
+            let user = geteuid().as_raw();
+            Some(Problem::new(
+                "DiskNotWritable",
+                format!(
+                    "{name}/ on the node group's disk cannot be written by user id {user}: {error}; give that user's group write access, or mend the disk"
+                ),
+            ))
+        })
+    }
+
+    /// Looks at every folder. Files are told by their sizes; their bytes are not read.
+    pub(super) fn scan(&self) -> Result<Scan, Error> {
+        let mut scan = Scan::default();
+        scan.inventory.models = self.folders(MODELS, &mut scan.strangers)?;
+        scan.inventory.incoming = self.folders(INCOMING, &mut scan.strangers)?;
+        for name in names(&self.root)? {
+            if ![MODELS, INCOMING, NAMESPACES, "lost+found"].contains(&name.as_str()) {
+                scan.strangers.insert(name);
+            }
+        }
+        Ok(scan)
+    }
+
+    fn folders(&self, area: &str, strangers: &mut BTreeSet<String>) -> Result<BTreeMap<String, Folder>, Error> {
+        let parent = self.root.join(area);
+        let mut found = BTreeMap::new();
+        for name in names(&parent)? {
+            let path = parent.join(&name);
+            let is_folder = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
+            if is_folder && is_storage_key(&name) {
+                found.insert(name, folder(&path));
+            } else {
+                strangers.insert(format!("{area}/{name}"));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes `incoming/K` for a Job. What is good in a damaged `models/K` is linked into it, so that the
+    /// Job fetches only the rest.
+    pub(super) fn prepare(&self, key: &str) -> Result<(), Error> {
+        let incoming = self.path(INCOMING, key);
+        make_folder(&incoming).doing(|| format!("making {}", incoming.display()))?;
+        let model = self.path(MODELS, key);
+        let damaged = fs::symlink_metadata(&model).is_ok_and(|meta| meta.is_dir());
+        let Some(manifest) = Manifest::read(&model).ok().flatten().filter(|_| damaged) else { return Ok(()) };
+        link_good_files(&manifest, &model, &incoming).doing(|| format!("linking into {}", incoming.display()))
+    }
+
+    /// Moves `incoming/K` to `models/K` in one rename; a folder that is there already changes places with
+    /// it, so that readers see the old one or the new one and nothing between.
+    pub(super) fn place(&self, key: &str) -> Result<(), Error> {
+        let (from, to) = (self.path(INCOMING, key), self.path(MODELS, key));
+        let doing = || format!("moving {} to {}", from.display(), to.display());
+        let flags = if to.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+        renameat_with(CWD, &from, CWD, &to, flags).map_err(io::Error::from).doing(doing)?;
+        for area in [MODELS, INCOMING] {
+            let parent = self.root.join(area);
+            File::open(&parent).and_then(|folder| folder.sync_all()).doing(|| format!("syncing {area}/"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the manifest of what another initializer left in `incoming/K`.
+    pub(super) fn adopt(&self, key: &str, source: &str) -> Result<(), Error> {
+        let path = self.path(INCOMING, key);
+        let doing = || format!("writing the manifest of {}", path.display());
+        let manifest = adopt::manifest(&path, source).doing(doing)?;
+        manifest.write(&path).map_err(io::Error::other).doing(doing)
+    }
+
+    pub(super) fn erase_model(&self, key: &str) -> Result<(), Error> {
+        self.erase(MODELS, key)
+    }
+
+    pub(super) fn erase_incoming(&self, key: &str) -> Result<(), Error> {
+        self.erase(INCOMING, key)
+    }
+
+    /// Erases a folder, its manifest first: what is half erased must not look complete.
+    fn erase(&self, area: &str, key: &str) -> Result<(), Error> {
+        let path = self.path(area, key);
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        gone(fs::remove_file(path.join(Manifest::PATH)))
+            .and_then(|()| gone(fs::remove_dir_all(&path)))
+            .doing(|| format!("erasing {}", path.display()))
+    }
+
+    /// Size and free room.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let stat = statvfs(&self.root).ok()?;
+        Some(Usage { capacity: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
+    }
+
+    fn path(&self, area: &str, key: &str) -> PathBuf {
+        self.root.join(area).join(key)
+    }
+}
+
+fn folder(path: &Path) -> Folder {
+    match Manifest::read(path) {
+        Ok(Some(manifest)) if is_complete(path) => {
+            Folder::Complete { bytes: manifest.files.iter().map(|file| file.size).sum() }
+        }
+        Ok(None) if names(path).is_ok_and(|names| names.is_empty()) => Folder::Empty,
+        Ok(None) => Folder::Bare,
+        Ok(Some(_)) | Err(_) => Folder::Damaged,
+    }
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, Error> {
+    let read = || fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
+    let result: io::Result<Vec<String>> = read();
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.doing(|| format!("reading {}", folder.display())),
+    }
+}
+
+fn usable(path: &Path) -> io::Result<()> {
+    make_folder(path)?;
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder of this disk"));
+    }
+    Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(FOLDER_MODE & 0o777).create(path) {
+        // The process's mask may have taken the group's right to write.
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn link_good_files(manifest: &Manifest, model: &Path, incoming: &Path) -> io::Result<()> {
+    let bad: BTreeSet<String> = manifest.damaged(model)?.into_iter().map(|damage| damage.path).collect();
+    for file in manifest.files.iter().filter(|file| !bad.contains(&file.path)) {
+        let to = incoming.join(&file.path);
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        match fs::hard_link(model.join(&file.path), &to) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    manifest.write(incoming).map_err(io::Error::other)
+}
+

@@ -1,0 +1,214 @@
+//! The agent of one node group on one node: it makes the disk hold what the node's `LocalModelNode`
+//! asks for, and says there how that goes.
+//!
+//! A pass reads the stores and the disk, asks the plan (`plan::pass`), writes the status and carries
+//! the plan out. Every event only wakes the next pass.
+
+mod adopt;
+mod disk;
+mod sources;
+mod status;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use tokio::sync::Notify;
+
+use crate::api::source::storage_key;
+use crate::api::{LocalModelNode, ModelEntry};
+use crate::config::Config;
+use crate::error::Error;
+use crate::live_config::LiveConfig;
+use crate::plan::pass::{self, JobView, Said, View};
+use crate::{plan, telemetry};
+use disk::{Disk, Scan};
+use sources::Sources;
+
+/// The pause in which events gather before a pass.
+const GATHER: Duration = Duration::from_millis(100);
+/// The pause before a failed pass is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How an agent is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node it runs on.
+    pub node: String,
+    /// The node group whose models it keeps.
+    pub group: String,
+    /// The operator's namespace, where the settings are.
+    pub namespace: String,
+    /// Its own image, for Jobs that name no other.
+    pub image: String,
+    /// Where the group's disk is mounted.
+    pub root: PathBuf,
+    /// The port of the health checks.
+    pub health_port: u16,
+}
+
+/// Runs until a signal ends the process.
+pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
+    tracing::info!(node = settings.node, group = settings.group, root = %settings.root.display(), "agent starts");
+    let wake = Arc::new(Notify::new());
+    let woken = wake.clone();
+    let config = LiveConfig::start(&client, &settings.namespace, move |_| woken.notify_one());
+    let passed = Arc::new(AtomicBool::new(false));
+    let (seen, port) = (passed.clone(), settings.health_port);
+    let waiting = move || if seen.load(Ordering::Relaxed) { Vec::new() } else { vec!["the first pass".to_owned()] };
+    let agent = Agent {
+        disk: Disk::new(settings.root.clone()),
+        client,
+        settings,
+        config,
+        wake,
+        passed,
+        first_groups: HashMap::new(),
+        said: None,
+        reported: BTreeSet::new(),
+        plain: false,
+    };
+    tokio::select! {
+        result = telemetry::serve_health(port, waiting) => result,
+        () = agent.run() => Ok(()),
+        () = crate::shutdown_signal() => {
+            tracing::info!("agent stops");
+            Ok(())
+        }
+    }
+}
+
+struct Agent {
+    client: Client,
+    settings: Settings,
+    config: LiveConfig,
+    disk: Disk,
+    wake: Arc<Notify>,
+    passed: Arc<AtomicBool>,
+    /// The first group of each cluster cache that this node has an entry of: it never changes.
+    first_groups: HashMap<String, String>,
+    /// What was said last; before that, what stands in the status.
+    said: Option<BTreeMap<String, Said>>,
+    /// What was found on the disk that is not ours, so that it is reported once.
+    reported: BTreeSet<String>,
+    /// Whether the cluster's definition of nodes drops our own status fields.
+    plain: bool,
+}
+
+impl Agent {
+    async fn run(mut self) {
+        self.config.ready().await;
+        loop {
+            let job_namespace = self.config.get().job_namespace.clone();
+            let sources = Sources::start(&self.client, &self.settings, &job_namespace, &self.wake);
+            sources.ready().await;
+            // Another job namespace means other watches.
+            while self.config.get().job_namespace == job_namespace {
+                self.pass_and_wait(&sources).await;
+            }
+        }
+    }
+
+    async fn pass_and_wait(&mut self, sources: &Sources) {
+        let config = self.config.get();
+        let interval = Duration::from_secs(config.pass_interval_seconds);
+        let pause = match self.pass(sources, &config).await {
+            Ok(wake) => {
+                self.passed.store(true, Ordering::Relaxed);
+                let until = wake.map(|at| at.duration_since(Timestamp::now()).max(SignedDuration::ZERO));
+                until.and_then(|until| Duration::try_from(until).ok()).map_or(interval, |until| until.min(interval))
+            }
+            Err(error) => {
+                if !error.is_conflict() {
+                    tracing::warn!(%error, "pass failed, trying again");
+                }
+                RETRY.min(interval)
+            }
+        };
+        tokio::select! {
+            () = self.wake.notified() => tokio::time::sleep(GATHER).await,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    /// One pass; returns when to look again at the latest, if the plan says so.
+    async fn pass(&mut self, sources: &Sources, config: &Config) -> Result<Option<Timestamp>, Error> {
+        let Some(local) = sources.local_node() else {
+            tracing::debug!(node = self.settings.node, "no LocalModelNode: nothing to do and nothing to erase");
+            return Ok(None);
+        };
+        let entries = self.own_entries(&local).await?;
+        let (unwritable, scan) = self.look().await?;
+        self.report(&scan);
+        let jobs: Vec<JobView> = sources.jobs(&self.settings.group);
+        let before = match &self.said {
+            Some(said) => said.clone(),
+            None => local.status.as_ref().map(plan::local_status::said).unwrap_or_default(),
+        };
+        let outcome = pass::pass(&View {
+            entries: &entries,
+            wanted: &local.spec.local_models.iter().map(|entry| storage_key(&entry.source_model_uri)).collect(),
+            disk: &scan.inventory,
+            unwritable: unwritable.as_ref(),
+            jobs: &jobs,
+            before: &before,
+            enabled: config.enabled,
+            job_ttl: SignedDuration::from_secs(i64::from(config.job_ttl_seconds)),
+            now: Timestamp::now(),
+        });
+        let written = self.write_status(&local, &outcome, unwritable.as_ref()).await;
+        self.carry_out(&outcome.actions, &entries, &local, sources, config).await?;
+        written.map(|()| outcome.wake)
+    }
+
+    async fn look(&self) -> Result<(Option<pass::Problem>, Scan), Error> {
+        let disk = self.disk.clone();
+        work::off_the_loop(move || {
+            let problem = disk.problem();
+            disk.scan().map(|scan| (problem, scan))
+        })
+        .await
+    }
+
+    /// Says once what lies on the disk that is not ours (A10).
+    fn report(&mut self, scan: &Scan) {
+        for stranger in scan.strangers.difference(&self.reported) {
+            tracing::warn!(path = stranger, "not a model folder: left alone");
+        }
+        self.reported.clone_from(&scan.strangers);
+    }
+
+    /// The entries of this agent's group. One without a group belongs to its cache's first group, for
+    /// which the cache is read once.
+    async fn own_entries(&mut self, local: &LocalModelNode) -> Result<Vec<ModelEntry>, Error> {
+        let all = &local.spec.local_models;
+        self.first_groups.retain(|name, _| all.iter().any(|e| e.model_name == *name && e.node_group.is_none()));
+        let mut own = Vec::new();
+        for entry in all {
+            let group = match &entry.node_group {
+                Some(group) => Some(group.clone()),
+                None => self.first_group(&entry.model_name).await?,
+            };
+            if group.as_deref() == Some(&self.settings.group) {
+                own.push(entry.clone());
+            }
+        }
+        Ok(own)
+    }
+
+    async fn first_group(&mut self, cache: &str) -> Result<Option<String>, Error> {
+        if let Some(group) = self.first_groups.get(cache) {
+            return Ok(Some(group.clone()));
+        }
+        let group = sources::first_group(&self.client, cache).await?;
+        if let Some(group) = &group {
+            self.first_groups.insert(cache.to_owned(), group.clone());
+        }
+        Ok(group)
+    }
+}

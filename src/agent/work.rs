@@ -1,0 +1,141 @@
+//! Carries out what the plan of a pass says. Each action is safe to do twice, and one that fails never
+//! keeps the others from being done (A2).
+
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Resource};
+
+use super::{Agent, sources};
+use super::sources::Sources;
+use crate::api::source::storage_key;
+use crate::api::{ClusterStorageContainer, LocalModelNode, ModelEntry};
+use crate::config::Config;
+use crate::error::{Doing, Error};
+use crate::plan::job::{self, Download};
+use crate::plan::names::{self, MANAGER, STORAGE_KEY};
+use crate::plan::pass::Action;
+
+/// Runs what waits for a disk where it holds up nobody else.
+pub(super) async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Setup(format!("work on the disk was cut off: {error}"))),
+    }
+}
+
+impl Agent {
+    /// Does all of it; the first failure is returned when the rest is done.
+    pub(super) async fn carry_out(
+        &self,
+        actions: &[Action],
+        entries: &[ModelEntry],
+        local: &LocalModelNode,
+        sources: &Sources,
+        config: &Config,
+    ) -> Result<(), Error> {
+        let mut result = Ok(());
+        for action in actions {
+            match self.act(action, entries, local, sources, config).await {
+                Ok(()) => tracing::info!(?action, "done"),
+                Err(error) if result.is_ok() => result = Err(error),
+                Err(error) => tracing::warn!(?action, %error, "failed"),
+            }
+        }
+        let changes_the_disk = |action: &Action| !matches!(action, Action::DeleteJob(_) | Action::Download(_));
+        if actions.iter().any(changes_the_disk) {
+            self.wake.notify_one(); // the disk tells nobody that it changed
+        }
+        result
+    }
+
+    async fn act(
+        &self,
+        action: &Action,
+        entries: &[ModelEntry],
+        local: &LocalModelNode,
+        sources: &Sources,
+        config: &Config,
+    ) -> Result<(), Error> {
+        let entry_of = |key: &str| entries.iter().find(|entry| storage_key(&entry.source_model_uri) == key);
+        let disk = self.disk.clone();
+        match action.clone() {
+            Action::DeleteJob(name) => self.delete_job(&name, config).await,
+            Action::Download(key) => {
+                let Some(entry) = entry_of(&key) else { return Ok(()) };
+                off_the_loop(move || disk.prepare(&key)).await?;
+                self.create_job(entry, local, sources, config).await
+            }
+            Action::Adopt(key) => {
+                let Some(source) = entry_of(&key).map(|entry| entry.source_model_uri.clone()) else { return Ok(()) };
+                off_the_loop(move || disk.adopt(&key, &source)).await
+            }
+            Action::Place(key) => off_the_loop(move || disk.place(&key)).await,
+            Action::EraseIncoming(key) => off_the_loop(move || disk.erase_incoming(&key)).await,
+            Action::EraseModel(key) => off_the_loop(move || disk.erase_model(&key)).await,
+        }
+    }
+
+    /// The Job stays until its pods have ended: only then is its folder nobody's.
+    async fn delete_job(&self, name: &str, config: &Config) -> Result<(), Error> {
+        let jobs: Api<Job> = Api::namespaced(self.client.clone(), &config.job_namespace);
+        match jobs.delete(name, &DeleteParams::foreground()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            other => other.map(drop).doing(|| format!("deleting Job {name}")),
+        }
+    }
+
+    async fn create_job(
+        &self,
+        entry: &ModelEntry,
+        local: &LocalModelNode,
+        sources: &Sources,
+        config: &Config,
+    ) -> Result<(), Error> {
+        let node = self.settings.node.as_str();
+        let Some(owner) = local.owner_ref(&()) else { return Ok(()) };
+        let containers = sources.containers();
+        let containers: Vec<&ClusterStorageContainer> = containers.iter().map(|container| &**container).collect();
+        let download = Download {
+            entry,
+            group: &self.settings.group,
+            first: entry.node_group.is_none(),
+            node,
+            owner,
+            config,
+            containers: &containers,
+            own_image: &self.settings.image,
+            restricted: sources::is_restricted(&self.client, &config.job_namespace).await?,
+        };
+        let plain = names::job(&entry.model_name, node);
+        if self.create(&download, &plain).await? {
+            return Ok(());
+        }
+        // Somebody else's Job has the plain name.
+        let aside = names::job_aside(&entry.model_name, node);
+        if self.create(&download, &aside).await? {
+            return Ok(());
+        }
+        Err(Error::Setup(format!("Jobs {plain} and {aside} exist and are somebody else's: remove one of them")))
+    }
+
+    /// Makes the Job; true when it is there afterwards, false when another one has its name. A Job of
+    /// the same download is the same Job: an earlier answer may have been lost.
+    async fn create(&self, download: &Download<'_>, name: &str) -> Result<bool, Error> {
+        let wanted = job::job(download, name).map_err(|error| Error::Manifest(name.to_owned(), error))?;
+        let jobs: Api<Job> = Api::namespaced(self.client.clone(), &download.config.job_namespace);
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        match jobs.create(&params, &wanted).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let there = jobs.get_opt(name).await.doing(|| format!("reading Job {name}"))?;
+                let download_of = |job: &Job| {
+                    let labels = job.metadata.labels.clone().unwrap_or_default();
+                    [STORAGE_KEY, names::JOB_NODE].map(|label| labels.get(label).cloned())
+                };
+                Ok(there.is_none_or(|there| download_of(&there) == download_of(&wanted)))
+            }
+            other => other.map(|_| true).doing(|| format!("creating Job {name}")),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The objects of `serving.kserve.io/v1alpha1` that this project reads and writes: types, their CEL
+//! rules, and small accessors. Fields are KServe's; those it does not have are optional and marked
+//! "Ours" where they are declared, so that every object written for KServe stays valid.
+
+pub mod cache;
+pub mod node;
+pub mod node_group;
+pub mod quantity;
+pub mod source;
+pub mod storage_container;
+
+pub use cache::{CacheSpec, CacheStatus, LocalModelCache, LocalModelNamespaceCache};
+pub use node::{LocalModelNode, ModelEntry, ModelStatus};
+pub use node_group::LocalModelNodeGroup;
+pub use storage_container::ClusterStorageContainer;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// All definitions, in the order in which they are printed and installed.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        LocalModelCache::crd(),
+        LocalModelNamespaceCache::crd(),
+        LocalModelNode::crd(),
+        LocalModelNodeGroup::crd(),
+        ClusterStorageContainer::crd(),
+    ]
+}
+
+/// One definition as the YAML that `crds/<name>.yaml` holds and `localmodel crds` prints.
+pub fn crd_yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::ser::Error> {
+    serde_saphyr::to_string(crd)
+}
+
+#[cfg(test)]
+mod tests;

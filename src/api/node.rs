@@ -1,0 +1,155 @@
+//! `LocalModelNode`: which models one node keeps (spec, written by the operator) and how they fare
+//! there (status, written by the node's agents).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::cache::StorageSpec;
+
+/// The models that a node is to keep: one entry per cache, sorted, never more.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[kube(
+    group = "serving.kserve.io",
+    version = "v1alpha1",
+    kind = "LocalModelNode",
+    doc = "The models that one node keeps on its local disk, and how they fare there. It has the node's name.",
+    shortname = "lmn",
+    status = "LocalModelNodeStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Models","type":"string","jsonPath":".spec.localModels[*].modelName"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalModelNodeSpec {
+    /// The models, sorted by namespace and name.
+    pub local_models: Vec<ModelEntry>,
+}
+
+/// One model on one node.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelEntry {
+    /// The cache's name.
+    pub model_name: String,
+    /// Where the model is stored.
+    pub source_model_uri: String,
+    /// The cache's namespace; absent for a cluster cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The node group whose disk keeps the model. Left out exactly when it is the first group of a
+    /// cluster cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_group: Option<String>,
+    /// The service account whose secrets give access to the model's storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+    /// The entry of the storage secret that gives access to the model's storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSpec>,
+}
+
+impl ModelEntry {
+    /// The entry's key in the status maps: `M`, or `NS/M` for a namespace cache (KServe's
+    /// `GetStatusKey`).
+    pub fn status_key(&self) -> String {
+        match self.namespace.as_deref() {
+            None | Some("") => self.model_name.clone(),
+            Some(namespace) => format!("{namespace}/{}", self.model_name),
+        }
+    }
+}
+
+/// How the models fare on this node.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalModelNodeStatus {
+    /// The phase of each model, by `M` or `NS/M`; exactly the keys of spec (A9).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub model_status: BTreeMap<String, ModelStatus>,
+    /// Ours. The detail behind modelStatus, by the same keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelDetail>,
+    /// Ours. The node's disks, by node group.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disks: BTreeMap<String, DiskStatus>,
+}
+
+impl LocalModelNodeStatus {
+    /// The status as KServe's own definition keeps it.
+    #[must_use]
+    pub fn without_ours(self) -> Self {
+        Self { models: BTreeMap::new(), disks: BTreeMap::new(), ..self }
+    }
+}
+
+/// The phase of a model on a node (KServe's values, the empty one included).
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum ModelStatus {
+    /// No statement; KServe allows it, nothing of ours writes it.
+    #[serde(rename = "")]
+    Unknown,
+    /// The download has not begun.
+    ModelDownloadPending,
+    /// The download is under way.
+    ModelDownloading,
+    /// A complete copy is on the disk.
+    ModelDownloaded,
+    /// The download failed.
+    ModelDownloadError,
+}
+
+/// One model in detail.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelDetail {
+    /// Bytes of the copy that are on the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_done: Option<i64>,
+    /// Bytes that the whole copy has, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<i64>,
+    /// Why the model is in this phase, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same for a person, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How often the download has failed in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i32>,
+    /// When the download is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Time>,
+    /// When the last download began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Time>,
+}
+
+/// A node group's disk on this node.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskStatus {
+    /// The size of the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Quantity>,
+    /// The room that is left on it. Written when it has changed by 5 %, or along with something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<Quantity>,
+    /// When all bytes were last checked against their digests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scrub: Option<Time>,
+    /// Why the disk cannot be used, in one word; absent when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same for a person: path, user id and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}

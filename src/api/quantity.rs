@@ -1,0 +1,108 @@
+//! Kubernetes quantities (`10Gi`, `1.7T`, `1700G`) as exact whole bytes.
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// A quantity that is no number this project can read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is not a quantity such as 10Gi or 1.7T")]
+pub struct InvalidQuantity(pub String);
+
+/// Whole bytes of a quantity; fractions of a byte are rounded up, as Kubernetes does.
+pub fn bytes(quantity: &Quantity) -> Result<i128, InvalidQuantity> {
+    parse(&quantity.0).ok_or_else(|| InvalidQuantity(quantity.0.clone()))
+}
+
+/// Whether two texts are the same quantity in different forms (`1024Mi` and `1Gi`): the API server
+/// rewrites quantities of its own kinds to their canonical form.
+pub fn same(a: &str, b: &str) -> bool {
+    a == b || matches!((milli(a), milli(b)), (Some(a), Some(b)) if a == b)
+}
+
+fn parse(text: &str) -> Option<i128> {
+    let milli = milli(text)?;
+    Some(milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) != 0))
+}
+
+/// The value in thousandths, rounded up: finer steps do not exist in the API.
+fn milli(text: &str) -> Option<i128> {
+    let (negative, text) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || fraction.len() > 18 {
+        return None;
+    }
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let (times, by) = scale(suffix)?;
+    let numerator = digits.checked_mul(times)?.checked_mul(1000)?;
+    let denominator = by.checked_mul(10i128.checked_pow(u32::try_from(fraction.len()).ok()?)?)?;
+    let milli = numerator.div_euclid(denominator) + i128::from(numerator.rem_euclid(denominator) != 0);
+    Some(if negative { -milli } else { milli })
+}
+
+/// A suffix as a multiplier and a divisor.
+fn scale(suffix: &str) -> Option<(i128, i128)> {
+    const DECIMAL: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+    const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    if let Some(at) = DECIMAL.iter().position(|s| *s == suffix) {
+        return Some((10i128.pow(3 * u32::try_from(at).ok()?), 1));
+    }
+    if let Some(at) = BINARY.iter().position(|s| *s == suffix) {
+        return Some((1i128 << (10 * at), 1));
+    }
+    match suffix {
+        "m" => return Some((1, 1000)),
+        "u" => return Some((1, 1_000_000)),
+        "n" => return Some((1, 1_000_000_000)),
+        _ => {}
+    }
+    let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+    let power = 10i128.checked_pow(exponent.unsigned_abs()).filter(|_| exponent.abs() <= 18)?;
+    Some(if exponent < 0 { (1, power) } else { (power, 1) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_as_kubernetes_reads_them() {
+        let cases = [
+            ("10Gi", 10 << 30),
+            ("1.7T", 1_700_000_000_000),
+            ("1700G", 1_700_000_000_000),
+            ("0", 0),
+            ("-1", -1),
+            ("+2k", 2000),
+            (".5Ki", 512),
+            ("1.", 1),
+            ("100m", 1),
+            ("1e3", 1000),
+            ("2E", 2_000_000_000_000_000_000),
+            ("1500E-3", 2),
+            ("12345", 12345),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(bytes(&Quantity(text.into())), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_quantity_is_refused_with_its_text() {
+        for text in ["", "-", ".", "ten", "1 Gi", "1GiB", "1..5", "1e99", "0x10"] {
+            assert_eq!(bytes(&Quantity(text.into())), Err(InvalidQuantity(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn two_forms_of_one_quantity_are_the_same() {
+        assert!(same("1024Mi", "1Gi"));
+        assert!(same("0.1", "100m"));
+        assert!(!same("1G", "1Gi"));
+        assert!(!same("a", "b"));
+    }
+}

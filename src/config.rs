@@ -1,0 +1,190 @@
+//! The settings: KServe's ConfigMap `inferenceservice-config`, of which this project reads the sections
+//! `localModel` and `storageInitializer`. Unknown keys are ignored, and so are other sections.
+
+use k8s_openapi::api::core::v1::{ConfigMap, LocalObjectReference, Toleration};
+use serde::Deserialize;
+
+/// A section that cannot be read; whoever holds an earlier configuration keeps it.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("key {key:?} of ConfigMap inferenceservice-config cannot be read: {problem}")]
+pub struct ConfigError {
+    /// The key of the ConfigMap.
+    pub key: &'static str,
+    /// What the parser says, with the place.
+    pub problem: String,
+}
+
+/// The section `localModel`, with KServe's names and defaults.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Config {
+    /// Whether anything new is downloaded (C9).
+    pub enabled: bool,
+    /// The namespace of download Jobs and their claims.
+    pub job_namespace: String,
+    /// The image of a download Job where no `ClusterStorageContainer` fits.
+    pub default_job_image: Option<String>,
+    /// The group that owns the files on the disks; agents and Jobs run under the same number.
+    pub fs_group: i64,
+    /// Seconds after which a finished Job is removed.
+    #[serde(rename = "jobTTLSecondsAfterFinished")]
+    pub job_ttl_seconds: i32,
+    /// Seconds between two passes of an agent (KServe's spelling).
+    #[serde(rename = "reconcilationFrequencyInSecs")]
+    pub pass_interval_seconds: u64,
+    /// The image of the agents.
+    #[serde(rename = "localModelAgentImage")]
+    pub agent_image: Option<String>,
+    /// Their pull policy.
+    #[serde(rename = "localModelAgentImagePullPolicy")]
+    pub agent_image_pull_policy: Option<String>,
+    /// Their CPU request.
+    #[serde(rename = "localModelAgentCpuRequest")]
+    pub agent_cpu_request: String,
+    /// Their memory request.
+    #[serde(rename = "localModelAgentMemoryRequest")]
+    pub agent_memory_request: String,
+    /// Their CPU limit.
+    #[serde(rename = "localModelAgentCpuLimit")]
+    pub agent_cpu_limit: String,
+    /// Their memory limit.
+    #[serde(rename = "localModelAgentMemoryLimit")]
+    pub agent_memory_limit: String,
+    /// Ours. What else their pods, and those of Jobs, need.
+    #[serde(rename = "localModelAgentPod")]
+    pub pod: PodSettings,
+    /// `storageInitializer.image`: the image of a download Job where nothing above names one.
+    #[serde(skip)]
+    pub storage_initializer_image: Option<String>,
+}
+
+/// Settings of agent and Job pods that KServe's section has no keys for.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSettings {
+    /// Taints that are tolerated; by default that of GPU nodes.
+    pub tolerations: Vec<Toleration>,
+    /// The priority class.
+    pub priority_class_name: Option<String>,
+    /// Secrets to pull images with.
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StorageInitializer {
+    image: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            job_namespace: "kserve-localmodel-jobs".into(),
+            default_job_image: None,
+            fs_group: 1000,
+            job_ttl_seconds: 3600,
+            pass_interval_seconds: 60,
+            agent_image: None,
+            agent_image_pull_policy: None,
+            agent_cpu_request: "100m".into(),
+            agent_memory_request: "200Mi".into(),
+            agent_cpu_limit: "100m".into(),
+            agent_memory_limit: "300Mi".into(),
+            pod: PodSettings::default(),
+            storage_initializer_image: None,
+        }
+    }
+}
+
+impl Default for PodSettings {
+    fn default() -> Self {
+        let gpu = Toleration {
+            key: Some("nvidia.com/gpu".into()),
+            operator: Some("Exists".into()),
+            effect: Some("NoSchedule".into()),
+            ..Toleration::default()
+        };
+        Self { tolerations: vec![gpu], priority_class_name: None, image_pull_secrets: Vec::new() }
+    }
+}
+
+impl Config {
+    /// Reads the ConfigMap. No map, or no section, means the defaults: nothing is downloaded.
+    pub fn read(map: Option<&ConfigMap>) -> Result<Self, ConfigError> {
+        let data = map.and_then(|m| m.data.as_ref());
+        let section = |key: &str| data.and_then(|d| d.get(key)).map(String::as_str);
+        let mut config: Self = parse("localModel", section("localModel"))?;
+        if config.job_namespace.is_empty() {
+            config.job_namespace = Self::default().job_namespace;
+        }
+        config.pass_interval_seconds = config.pass_interval_seconds.max(1);
+        let initializer: StorageInitializer = parse("storageInitializer", section("storageInitializer"))?;
+        config.storage_initializer_image = initializer.image.filter(|image| !image.is_empty());
+        Ok(config)
+    }
+}
+
+fn parse<T: Default + serde::de::DeserializeOwned>(key: &'static str, text: Option<&str>) -> Result<T, ConfigError> {
+    let Some(text) = text else { return Ok(T::default()) };
+    serde_json::from_str(text).map_err(|e| ConfigError { key, problem: e.to_string() })
+}
+
+/// The agents' image. KServe's own agent cannot run as ours, so that the operator's image takes its
+/// place; the second value is then the image that was left out.
+pub fn agent_image<'a>(config: &'a Config, own: &'a str) -> (&'a str, Option<&'a str>) {
+    let Some(wanted) = config.agent_image.as_deref().filter(|image| !image.is_empty()) else {
+        return (own, None);
+    };
+    let repository = wanted.rsplit('/').next().unwrap_or(wanted);
+    let name = repository.split(['@', ':']).next().unwrap_or(repository);
+    if name == "kserve-localmodelnode-agent" { (own, Some(wanted)) } else { (wanted, None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn map(data: &serde_json::Value) -> ConfigMap {
+        serde_json::from_value(json!({ "data": data })).unwrap()
+    }
+
+    #[test]
+    fn the_documented_section_is_read_as_it_stands() {
+        let text = include_str!("../fixtures/walkthrough/inferenceservice-config.yaml");
+        let data: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+        let config = Config::read(Some(&map(&data))).unwrap();
+        assert!(config.enabled);
+        assert_eq!(config.job_namespace, "kserve-localmodel-jobs");
+        assert_eq!(config.default_job_image.as_deref(), Some("kserve/storage-initializer:latest"));
+        assert_eq!((config.fs_group, config.job_ttl_seconds, config.pass_interval_seconds), (1000, 3600, 60));
+        assert_eq!(config.agent_memory_limit, "300Mi");
+    }
+
+    #[test]
+    fn without_a_map_or_a_section_nothing_is_downloaded() {
+        assert_eq!(Config::read(None), Ok(Config::default()));
+        assert_eq!(Config::read(Some(&map(&json!({"other": "{}"})))), Ok(Config::default()));
+        assert!(!Config::default().enabled);
+    }
+
+    #[test]
+    fn unknown_keys_are_ignored_and_unreadable_ones_named() {
+        let config = Config::read(Some(&map(&json!({"localModel": r#"{"enabled": true, "new": 1}"#})))).unwrap();
+        assert!(config.enabled);
+        let error = Config::read(Some(&map(&json!({"localModel": r#"{"enabled": "yes"}"#})))).unwrap_err();
+        assert_eq!(error.key, "localModel");
+        assert!(error.to_string().contains("localModel") && error.to_string().contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn kserves_agent_image_is_replaced_by_ours_and_any_other_is_kept() {
+        let with = |image: &str| Config { agent_image: Some(image.into()), ..Config::default() };
+        for theirs in ["kserve/kserve-localmodelnode-agent:latest", "r.io:5000/x/kserve-localmodelnode-agent@sha256:00"] {
+            assert_eq!(agent_image(&with(theirs), "ours:1"), ("ours:1", Some(theirs)));
+        }
+        assert_eq!(agent_image(&with("r.io/localmodel:2"), "ours:1"), ("r.io/localmodel:2", None));
+        assert_eq!(agent_image(&Config::default(), "ours:1"), ("ours:1", None));
+    }
+}

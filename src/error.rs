@@ -1,0 +1,72 @@
+//! What can go wrong while the operator or an agent talks to the API server and the disk.
+
+/// An error of a reconcile or a pass: something to retry.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused a call, or could not be reached.
+    #[error("{doing}: {}", for_people(source))]
+    Api {
+        /// What was tried, with the object's name.
+        doing: String,
+        /// The client's error.
+        source: Box<kube::Error>,
+    },
+    /// A manifest could not be put together.
+    #[error("manifest of {0}: {1}")]
+    Manifest(String, serde_json::Error),
+    /// The disk refused a call.
+    #[error("{doing}: {source}")]
+    Disk {
+        /// What was tried, with the path.
+        doing: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Something else than an API object is missing at the start.
+    #[error("{0}")]
+    Setup(String),
+}
+
+impl Error {
+    /// Whether the API server says that another write came between; the next look will know.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(s) if s.code == 409))
+    }
+
+    /// The status code with which the API server refused.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api { source, .. } => match &**source {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// The API server's own sentence where there is one.
+fn for_people(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Says what was being done when a call of the API failed.
+pub trait Doing<T> {
+    /// Adds the words; they are made only when needed.
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, kube::Error> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Api { doing: what(), source: Box::new(source) })
+    }
+}
+
+impl<T> Doing<T> for std::io::Result<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Disk { doing: what(), source })
+    }
+}

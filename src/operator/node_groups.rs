@@ -1,0 +1,108 @@
+//! Node groups: the volumes and the agents of each (G1 to G3).
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::runtime::Controller;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+
+use super::context::{Context, retry};
+use super::stores::{Stores, Touched, all};
+use super::volumes::{Obstacle, advance};
+use super::{apply, controller_config};
+use crate::api::LocalModelNodeGroup;
+use crate::api::node_group::LocalModelNodeGroupStatus;
+use crate::config::agent_image;
+use crate::error::Error;
+use crate::plan::conditions::{Statement, conditions};
+use crate::plan::{agent, cache, names, volumes};
+
+pub(super) async fn run(context: Arc<Context>) {
+    let stores = &context.stores;
+    Controller::for_stream(stream::pending(), stores.groups.store.clone())
+        .with_config(controller_config())
+        .reconcile_on(stores.triggers(touched))
+        .run(reconcile, |group, error, _| retry(error, &group.name_any()), context.clone())
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelNodeGroup>> {
+    match touched {
+        Touched::All => all(&stores.groups.store),
+        Touched::Group(name) => vec![ObjectRef::new(name)],
+        Touched::Owned { cache: None, group: Some(label) } => {
+            let of = |group: &LocalModelNodeGroup| names::label_value(&group.name_any()) == *label;
+            stores.groups.store.state_filter(of).iter().map(|group| ObjectRef::from_obj(&**group)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+async fn reconcile(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Result<Action, Error> {
+    if group.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change()); // what it owns goes with it
+    }
+    let mut problems = agent::problems(&group);
+    let result = if problems.is_empty() { agents(&group, &context, &mut problems).await } else { Ok(()) };
+    if let Err(error) = &result {
+        problems.push(Statement::problem("AgentNotApplied", error.to_string()));
+    }
+    status(&group, &context, problems).await?;
+    result.map(|()| Action::await_change())
+}
+
+/// The agents' volumes and their `DaemonSet`.
+async fn agents(group: &LocalModelNodeGroup, context: &Context, problems: &mut Vec<Statement>) -> Result<(), Error> {
+    let config = context.stores.config();
+    let Some(owner) = group.controller_owner_ref(&()) else { return Ok(()) };
+    let pair = volumes::agent(group, owner.clone(), &context.namespace);
+    match advance(context, &pair).await? {
+        Some(Obstacle::Conflict(message)) => problems.push(Statement::problem(cache::NAME_CONFLICT, message)),
+        Some(Obstacle::Terminating(message)) => {
+            problems.push(Statement::problem(cache::VOLUMES_TERMINATING, message));
+        }
+        None => {}
+    }
+    if let (image, Some(replaced)) = agent_image(&config, &context.image) {
+        tracing::debug!(replaced, image, "localModelAgentImage is KServe's agent, which cannot run here");
+    }
+    let wanted = agent::daemon_set(group, &owner, &config, &context.namespace, &context.image)
+        .map_err(|error| Error::Manifest(names::agent(&group.name_any()), error))?;
+    let api: Api<DaemonSet> = Api::namespaced(context.client.clone(), &context.namespace);
+    let key = ObjectRef::new(&wanted.name_any()).within(&context.namespace);
+    let live = match context.stores.daemon_sets.store.get(&key) {
+        Some(live) => Some((*live).clone()),
+        None => None,
+    };
+    apply::apply(&api, &wanted, live.as_ref()).await
+}
+
+async fn status(group: &LocalModelNodeGroup, context: &Context, problems: Vec<Statement>) -> Result<(), Error> {
+    if context.plain_groups.get() {
+        return Ok(());
+    }
+    let before = group.status.clone().unwrap_or_default();
+    let mut statements = problems;
+    statements.push(match statements.first() {
+        None => Statement::ready(true, "AgentsApplied", "volumes and agents are as wanted"),
+        Some(problem) => Statement::ready(false, &problem.reason, problem.message.clone()),
+    });
+    let wanted = LocalModelNodeGroupStatus {
+        conditions: conditions(&statements, &before.conditions, group.metadata.generation, Timestamp::now()),
+        ..before.clone()
+    };
+    let api: Api<LocalModelNodeGroup> = Api::all(context.client.clone());
+    match apply::patch_status(&api, group, &before, &wanted).await {
+        Ok(Some(kept)) if kept["conditions"].is_null() => context.plain_groups.set("LocalModelNodeGroup"),
+        // KServe's definition of groups has no status subresource.
+        Err(error) if error.code() == Some(404) => context.plain_groups.set("LocalModelNodeGroup"),
+        Err(error) => return Err(error),
+        Ok(_) => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Nodes: the `LocalModelNode` of each, and the labels that say which copies it holds (N1 to N3, D4).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::runtime::Controller;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+use super::context::{Context, retry};
+use super::stores::{Stores, Touched, all};
+use super::{apply, controller_config};
+use crate::api::node::LocalModelNodeSpec;
+use crate::api::{LocalModelNode, LocalModelNodeGroup, ModelEntry};
+use crate::error::{Doing, Error};
+use crate::plan::entries::{self, PlannedCache};
+use crate::plan::names::{MANAGED_BY, MANAGER};
+
+pub(super) async fn run(context: Arc<Context>) {
+    let stores = &context.stores;
+    Controller::for_stream(stream::pending(), stores.nodes.store.clone())
+        .with_config(controller_config())
+        .reconcile_on(stores.triggers(touched))
+        .run(reconcile, |node, error, _| retry(error, &node.name_any()), context.clone())
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<Node>> {
+    match touched {
+        Touched::All | Touched::Group(_) | Touched::Cache(_) => all(&stores.nodes.store),
+        Touched::Node(name) | Touched::LocalNode(name) => vec![ObjectRef::new(name)],
+        Touched::Owned { .. } => Vec::new(),
+    }
+}
+
+async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Error> {
+    let stores = &context.stores;
+    let groups = stores.groups.store.state();
+    let groups: Vec<&LocalModelNodeGroup> = groups.iter().map(|group| &**group).collect();
+    let caches = stores.caches.store.state();
+    let caches: Vec<PlannedCache> = caches.iter().map(|cache| PlannedCache::from(&**cache)).collect();
+    let local = stores.local_nodes.store.get(&ObjectRef::new(&node.name_any()));
+    let before = local.as_ref().map(|l| l.spec.local_models.as_slice()).unwrap_or_default();
+    let entries = entries::entries(&node, &groups, &caches, before, stores.config().enabled);
+    let status = local.as_ref().and_then(|l| l.status.as_ref());
+    let labels = entries::warm_labels(&node, &groups, &caches, &entries, status);
+
+    let api: Api<LocalModelNode> = Api::all(context.client.clone());
+    if entries::is_member(&node, &groups) {
+        let wanted = local_node(&node, entries);
+        // The list holds what is wanted and nothing else, additions of others included.
+        let same = local.as_deref().filter(|local| local.spec == wanted.spec);
+        apply::apply(&api, &wanted, same).await?;
+    } else if let Some(local) = local.as_deref().filter(|local| is_ours(local)) {
+        delete(&api, local).await?;
+    }
+    label(&node, &context, &labels).await?;
+    Ok(Action::await_change())
+}
+
+fn local_node(node: &Node, entries: Vec<ModelEntry>) -> LocalModelNode {
+    let mut local = LocalModelNode::new(&node.name_any(), LocalModelNodeSpec { local_models: entries });
+    local.metadata.labels = Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into());
+    local.metadata.owner_references = node.owner_ref(&()).map(|owner| vec![owner]);
+    local
+}
+
+fn is_ours(local: &LocalModelNode) -> bool {
+    local.metadata.deletion_timestamp.is_none() && local.labels().get(MANAGED_BY).is_some_and(|by| by == MANAGER)
+}
+
+/// The node has left its last group: Kubernetes ends the agent, and the files stay (N5).
+async fn delete(api: &Api<LocalModelNode>, local: &LocalModelNode) -> Result<(), Error> {
+    let name = local.name_any();
+    let this_one = Preconditions { uid: local.uid(), resource_version: None };
+    match api.delete(&name, &DeleteParams::default().preconditions(this_one)).await {
+        Ok(_) => tracing::info!(node = name, "left its groups"),
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(error).doing(|| format!("deleting LocalModelNode {name}")),
+    }
+    Ok(())
+}
+
+async fn label(
+    node: &Node,
+    context: &Context,
+    wanted: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let changes = entries::label_changes(node, wanted);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let name = node.name_any();
+    let nodes: Api<Node> = Api::all(context.client.clone());
+    let body = Patch::Merge(json!({"metadata": {"labels": changes}}));
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    nodes.patch_metadata(&name, &params, &body).await.doing(|| format!("labelling Node {name}"))?;
+    tracing::info!(node = name, ?changes, "warm labels");
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! What the operator knows: one store per kind, and the news that something in one changed.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::broadcast;
+
+use crate::api::{LocalModelCache, LocalModelNode, LocalModelNodeGroup};
+use crate::config::Config;
+use crate::live_config::LiveConfig;
+use crate::plan::entries::is_ready;
+use crate::plan::names::{self, MANAGED_BY, MANAGER};
+use crate::watch::{Change, Watch, watch};
+
+/// What may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Touched {
+    /// The settings, or a whole kind.
+    All,
+    /// A cluster cache.
+    Cache(String),
+    /// A node group.
+    Group(String),
+    /// A node's labels or readiness.
+    Node(String),
+    /// A node's `LocalModelNode`.
+    LocalNode(String),
+    /// A volume, claim or `DaemonSet` of ours, by the label values of its cache and group.
+    Owned {
+        /// The cache it belongs to.
+        cache: Option<String>,
+        /// The group it belongs to.
+        group: Option<String>,
+    },
+}
+
+/// The stores and their news.
+#[derive(Debug)]
+pub(super) struct Stores {
+    pub(super) caches: Watch<LocalModelCache>,
+    pub(super) groups: Watch<LocalModelNodeGroup>,
+    pub(super) local_nodes: Watch<LocalModelNode>,
+    pub(super) nodes: Watch<Node>,
+    pub(super) volumes: Watch<PersistentVolume>,
+    pub(super) claims: Watch<PersistentVolumeClaim>,
+    pub(super) daemon_sets: Watch<DaemonSet>,
+    config: LiveConfig,
+    news: broadcast::Sender<Touched>,
+}
+
+impl Stores {
+    /// Starts every watch.
+    pub(super) fn start(client: &Client, namespace: &str) -> Self {
+        let (news, _) = broadcast::channel(4096);
+        let all = watcher::Config::default;
+        let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+        Self {
+            caches: watch(Api::all(client.clone()), all(), tell(&news, |c: &LocalModelCache| Touched::Cache(c.name_any()))),
+            groups: watch(
+                Api::all(client.clone()),
+                all(),
+                tell(&news, |g: &LocalModelNodeGroup| Touched::Group(g.name_any())),
+            ),
+            local_nodes: watch(
+                Api::all(client.clone()),
+                all(),
+                tell(&news, |n: &LocalModelNode| Touched::LocalNode(n.name_any())),
+            ),
+            nodes: watch(Api::all(client.clone()), all(), tell_of_nodes(&news)),
+            volumes: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
+            claims: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
+            daemon_sets: watch(Api::namespaced(client.clone(), namespace), ours(), tell(&news, owned)),
+            config: LiveConfig::start(client, namespace, tell(&news, |_| Touched::All)),
+            news,
+        }
+    }
+
+    /// The settings as last read.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.config.get()
+    }
+
+    /// The kinds whose first list has not arrived, for the readiness check.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        self.caches.name_if_unfilled(&mut missing);
+        self.groups.name_if_unfilled(&mut missing);
+        self.local_nodes.name_if_unfilled(&mut missing);
+        self.nodes.name_if_unfilled(&mut missing);
+        self.volumes.name_if_unfilled(&mut missing);
+        self.claims.name_if_unfilled(&mut missing);
+        self.daemon_sets.name_if_unfilled(&mut missing);
+        self.config.maps.name_if_unfilled(&mut missing);
+        missing
+    }
+
+    /// Waits until every store has its first list: a plan made from half a world would undo the rest.
+    pub(super) async fn ready(&self) {
+        let mut retry = tokio::time::interval(Duration::from_millis(100));
+        while !self.missing().is_empty() {
+            retry.tick().await;
+        }
+    }
+
+    /// The objects that a controller has to look at again, as `map` derives them from the news.
+    pub(super) fn triggers<K, F>(self: &Arc<Self>, map: F) -> impl Stream<Item = ObjectRef<K>> + Send + use<K, F>
+    where
+        K: Resource<DynamicType = ()> + 'static,
+        F: Fn(&Self, &Touched) -> Vec<ObjectRef<K>> + Send + 'static,
+    {
+        let stores = self.clone();
+        let first = stream::once(async { Touched::All });
+        let later = stream::unfold(self.news.subscribe(), |mut news| async {
+            match news.recv().await {
+                Ok(touched) => Some((touched, news)),
+                // More news than the channel holds: everything may have changed.
+                Err(broadcast::error::RecvError::Lagged(_)) => Some((Touched::All, news)),
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        });
+        first.chain(later).flat_map(move |touched| stream::iter(map(&stores, &touched)))
+    }
+}
+
+/// References to every object of a store.
+pub(super) fn all<K: Resource<DynamicType = ()> + Clone>(store: &Store<K>) -> Vec<ObjectRef<K>> {
+    store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect()
+}
+
+fn tell<K>(
+    news: &broadcast::Sender<Touched>,
+    touched: impl Fn(&K) -> Touched + Send + 'static,
+) -> impl FnMut(Change<K>) + Send + 'static {
+    let news = news.clone();
+    move |change| {
+        let _ = news.send(match change {
+            Change::Applied(object) | Change::Deleted(object) => touched(object),
+            Change::All => Touched::All,
+        });
+    }
+}
+
+fn owned<K: Resource>(object: &K) -> Touched {
+    let label = |key| object.meta().labels.as_ref().and_then(|labels| labels.get(key)).cloned();
+    Touched::Owned { cache: label(names::CACHE), group: label(names::NODE_GROUP) }
+}
+
+/// A kubelet reports several times a minute; only labels and readiness matter here.
+fn tell_of_nodes(news: &broadcast::Sender<Touched>) -> impl FnMut(Change<Node>) + Send + 'static {
+    let mut tell = tell(news, |node: &Node| Touched::Node(node.name_any()));
+    let mut seen = HashMap::new();
+    move |change| {
+        match &change {
+            Change::Applied(node) => {
+                let mut hash = DefaultHasher::new();
+                (node.labels(), is_ready(node), &node.metadata.uid).hash(&mut hash);
+                if seen.insert(node.name_any(), hash.finish()) == Some(hash.finish()) {
+                    return;
+                }
+            }
+            Change::Deleted(node) => {
+                seen.remove(&node.name_any());
+            }
+            Change::All => seen.clear(),
+        }
+        tell(change);
+    }
+}

@@ -1,0 +1,71 @@
+//! Carries out the plan's steps towards a pair of volume and claim.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use super::context::Context;
+use crate::error::{Doing, Error};
+use crate::plan::names::MANAGER;
+use crate::plan::volumes::{Pair, Step, step};
+
+/// What stands in the way of a pair.
+#[derive(Debug, PartialEq)]
+pub(super) enum Obstacle {
+    /// An earlier object's volume is in deletion.
+    Terminating(String),
+    /// Somebody else's object has the name.
+    Conflict(String),
+}
+
+/// Takes the next step, if there is one; the write's own event brings the one after it.
+pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<Obstacle>, Error> {
+    let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
+    let namespace = wanted.claim.namespace().unwrap_or_default();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
+    let (volume_name, claim_name) = (wanted.volume.name_any(), wanted.claim.name_any());
+    let volume = match context.stores.volumes.store.get(&ObjectRef::new(&volume_name)) {
+        Some(volume) => Some((*volume).clone()),
+        // The store holds only objects of ours: somebody else's may have the name.
+        None => volumes.get_opt(&volume_name).await.doing(|| format!("reading PersistentVolume {volume_name}"))?,
+    };
+    let claim_ref = ObjectRef::new(&claim_name).within(&namespace);
+    let claim = match context.stores.claims.store.get(&claim_ref) {
+        Some(claim) => Some((*claim).clone()),
+        None => claims.get_opt(&claim_name).await.doing(|| format!("reading PersistentVolumeClaim {claim_name}"))?,
+    };
+    let step = step(wanted, volume.as_ref(), claim.as_ref());
+    let delete = DeleteParams::default();
+    match &step {
+        Step::Done => return Ok(None),
+        Step::Wait(message) => return Ok(Some(Obstacle::Terminating(message.clone()))),
+        Step::Conflict(message) => return Ok(Some(Obstacle::Conflict(message.clone()))),
+        Step::CreateVolume => volumes.create(&created(), &wanted.volume).await.map(drop),
+        Step::CreateClaim => claims.create(&created(), &wanted.claim).await.map(drop),
+        Step::AdoptVolume => {
+            volumes.patch(&volume_name, &PatchParams::default(), &adopt(&wanted.volume.metadata)).await.map(drop)
+        }
+        Step::AdoptClaim => {
+            claims.patch(&claim_name, &PatchParams::default(), &adopt(&wanted.claim.metadata)).await.map(drop)
+        }
+        Step::FreeVolume => {
+            let body = json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}});
+            volumes.patch(&volume_name, &PatchParams::default(), &Patch::Merge(&body)).await.map(drop)
+        }
+        Step::DeleteClaim => claims.delete(&claim_name, &delete).await.map(drop),
+        Step::DeleteVolume => volumes.delete(&volume_name, &delete).await.map(drop),
+    }
+    .doing(|| format!("{step:?} for PersistentVolumeClaim {namespace}/{claim_name}"))?;
+    tracing::info!(?step, volume = volume_name, claim = claim_name, namespace, "volumes");
+    Ok(None)
+}
+
+fn created() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }
+}
+
+fn adopt(meta: &kube::core::ObjectMeta) -> Patch<Value> {
+    Patch::Merge(json!({"metadata": {"labels": meta.labels, "ownerReferences": meta.owner_references}}))
+}

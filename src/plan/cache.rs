@@ -1,0 +1,87 @@
+//! The status of a cache: its copies, its problems, and whether it is ready.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::conditions::{self, Statement};
+use super::copies::{self, Copy};
+use super::names::CacheKey;
+use crate::api::cache::{CacheStatus, ModelCopies, NodeCopy, NodeStatus};
+
+/// A group that a cache names does not exist (C5).
+pub const NODE_GROUP_NOT_FOUND: &str = "NodeGroupNotFound";
+/// Somebody else's volume has a name that this cache needs (C3).
+pub const NAME_CONFLICT: &str = "NameConflict";
+/// A volume of an earlier cache of the same name is still in deletion (D1).
+pub const VOLUMES_TERMINATING: &str = "VolumesTerminating";
+
+/// What a cache's status is made from.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Which cache.
+    pub key: &'a CacheKey,
+    /// Its generation, for `observedGeneration`.
+    pub generation: Option<i64>,
+    /// Its status before.
+    pub before: &'a CacheStatus,
+    /// Whether caching is enabled at all.
+    pub enabled: bool,
+    /// The nodes where it is planned.
+    pub copies: &'a [Copy<'a>],
+    /// What stands in its way.
+    pub problems: Vec<Statement>,
+    /// The time of this look.
+    pub now: Timestamp,
+}
+
+/// The whole status.
+pub fn status(view: &View) -> CacheStatus {
+    let nodes = copies::nodes(view.key, view.copies);
+    let count = copies::count(&nodes);
+    let mut statements = view.problems.clone();
+    statements.push(ready(view, &count, &nodes));
+    CacheStatus {
+        node_status: nodes.iter().map(|(node, copy)| (node.clone(), copy.phase)).collect(),
+        ready: Some(format!("{}/{}", count.available, count.total)),
+        copies: (count.total > 0).then_some(count),
+        nodes,
+        conditions: conditions::conditions(&statements, &view.before.conditions, view.generation, view.now),
+        inference_services: view.before.inference_services.clone(),
+        llm_inference_services: view.before.llm_inference_services.clone(),
+    }
+}
+
+/// `Ready`: at least one copy, and all are available. Its reason is the first thing that a person
+/// would want to know.
+fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -> Statement {
+    let so_far = format!("{} of {} copies are available", count.available, count.total);
+    if let Some(failed) = nodes.iter().find(|(_, copy)| copy.phase == NodeStatus::NodeDownloadError) {
+        let (node, copy) = failed;
+        let message = copy.message.as_deref().unwrap_or("the download failed");
+        return Statement::ready(false, "DownloadFailed", format!("{so_far}; on {node}: {message}"));
+    }
+    if let Some(problem) = view.problems.first() {
+        return Statement::ready(false, &problem.reason, problem.message.clone());
+    }
+    if count.total == 0 && !view.enabled {
+        let message = "caching is disabled: set localModel.enabled in ConfigMap inferenceservice-config";
+        return Statement::ready(false, "Disabled", message);
+    }
+    if count.total == 0 {
+        return Statement::ready(false, "NoNodes", "no node matches the node groups");
+    }
+    if count.available == count.total {
+        return Statement::ready(true, "Available", so_far);
+    }
+    let any = |phase| nodes.values().any(|copy| copy.phase == phase);
+    let reason = if any(NodeStatus::NodeDownloading) {
+        "Downloading"
+    } else if any(NodeStatus::NodeDownloadPending) {
+        "DownloadPending"
+    } else {
+        "NodeNotReady"
+    };
+    let first = nodes.iter().find_map(|(node, copy)| Some(format!("; on {node}: {}", copy.message.as_ref()?)));
+    Statement::ready(false, reason, so_far + &first.unwrap_or_default())
+}

@@ -1,0 +1,69 @@
+//! The roll-up: from what nodes say of their copies to the status of a cache (N4, N6).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+
+use super::entries::is_ready;
+use super::names::CacheKey;
+use crate::api::cache::{ModelCopies, NodeCopy, NodeStatus};
+use crate::api::{LocalModelNode, ModelStatus};
+
+/// One planned copy: the node and what its `LocalModelNode` says, if there is one.
+#[derive(Clone, Copy, Debug)]
+pub struct Copy<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// Its object.
+    pub local: Option<&'a LocalModelNode>,
+}
+
+/// The detail of each copy, by node.
+pub fn nodes(cache: &CacheKey, copies: &[Copy]) -> BTreeMap<String, NodeCopy> {
+    let key = match &cache.namespace {
+        None => cache.name.clone(),
+        Some(namespace) => format!("{namespace}/{}", cache.name),
+    };
+    copies.iter().map(|copy| (copy.node.name_any(), node_copy(&key, copy))).collect()
+}
+
+fn node_copy(key: &str, copy: &Copy) -> NodeCopy {
+    let status = copy.local.and_then(|l| l.status.as_ref());
+    let detail = status.and_then(|s| s.models.get(key)).cloned().unwrap_or_default();
+    let said = status.and_then(|s| s.model_status.get(key));
+    let (phase, reason, message) = if is_ready(copy.node) {
+        (phase(said), detail.reason, detail.message)
+    } else {
+        let message = "the kubelet does not report this node as ready".to_owned();
+        (NodeStatus::NodeNotReady, Some("NodeNotReady".into()), Some(message))
+    };
+    NodeCopy {
+        phase,
+        bytes_done: detail.bytes_done,
+        bytes_total: detail.bytes_total,
+        reason,
+        message,
+        started: detail.started,
+        finished: detail.finished,
+    }
+}
+
+fn phase(said: Option<&ModelStatus>) -> NodeStatus {
+    match said {
+        Some(ModelStatus::ModelDownloading) => NodeStatus::NodeDownloading,
+        Some(ModelStatus::ModelDownloaded) => NodeStatus::NodeDownloaded,
+        Some(ModelStatus::ModelDownloadError) => NodeStatus::NodeDownloadError,
+        Some(ModelStatus::ModelDownloadPending | ModelStatus::Unknown) | None => NodeStatus::NodeDownloadPending,
+    }
+}
+
+/// How many copies are in which phase.
+pub fn count(nodes: &BTreeMap<String, NodeCopy>) -> ModelCopies {
+    let of = |phase| i32::try_from(nodes.values().filter(|n| n.phase == phase).count()).unwrap_or(i32::MAX);
+    ModelCopies {
+        available: of(NodeStatus::NodeDownloaded),
+        total: i32::try_from(nodes.len()).unwrap_or(i32::MAX),
+        failed: of(NodeStatus::NodeDownloadError),
+    }
+}

@@ -1,0 +1,66 @@
+//! Whether a live object still is what was applied, so that nothing is written when nothing changed.
+
+use serde_json::Value;
+
+use crate::api::quantity;
+
+/// Whether every field that is wanted stands in the live object. Fields that others or the API
+/// server added do not matter; quantities may have another form; lists of named things are compared
+/// by name, other lists as a whole. The API server leaves empty maps and lists out.
+pub fn satisfied(wanted: &Value, live: &Value) -> bool {
+    match (wanted, live) {
+        (Value::Object(wanted), Value::Object(live)) => {
+            wanted.iter().all(|(key, value)| satisfied(value, live.get(key).unwrap_or(&Value::Null)))
+        }
+        (Value::Object(wanted), Value::Null) => wanted.values().all(|value| satisfied(value, &Value::Null)),
+        (Value::Array(wanted), Value::Null) => wanted.is_empty(),
+        (Value::Null, _) => true,
+        (Value::Array(wanted), Value::Array(live)) => list_satisfied(wanted, live),
+        (Value::String(wanted), Value::String(live)) => quantity::same(wanted, live),
+        _ => wanted == live,
+    }
+}
+
+fn list_satisfied(wanted: &[Value], live: &[Value]) -> bool {
+    if !wanted.is_empty() && wanted.iter().all(|item| item.get("name").is_some()) {
+        return wanted.iter().all(|item| {
+            live.iter().any(|other| other.get("name") == item.get("name") && satisfied(item, other))
+        });
+    }
+    wanted.len() == live.len() && wanted.iter().zip(live).all(|(wanted, live)| satisfied(wanted, live))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_others_added_is_not_drift() {
+        let wanted = json!({"spec": {"containers": [{"name": "agent", "image": "a"}]}, "labels": {}});
+        let live = json!({"spec": {"containers": [
+            {"name": "sidecar", "image": "s"}, {"name": "agent", "image": "a", "terminationMessagePath": "/dev/x"}
+        ], "dnsPolicy": "ClusterFirst"}});
+        assert!(satisfied(&wanted, &live));
+    }
+
+    #[test]
+    fn a_changed_a_missing_and_a_reordered_value_are_drift() {
+        let wanted = json!({"image": "a", "args": ["x", "y"]});
+        assert!(!satisfied(&wanted, &json!({"image": "b", "args": ["x", "y"]})));
+        assert!(!satisfied(&wanted, &json!({"args": ["x", "y"]})));
+        assert!(!satisfied(&wanted, &json!({"image": "a", "args": ["y", "x"]})));
+        assert!(!satisfied(&wanted, &json!({"image": "a", "args": ["x", "y", "z"]})));
+    }
+
+    #[test]
+    fn an_empty_list_may_be_left_out_but_not_be_filled() {
+        assert!(satisfied(&json!({"models": [], "labels": {}}), &json!({})));
+        assert!(!satisfied(&json!({"models": []}), &json!({"models": ["m"]})));
+    }
+
+    #[test]
+    fn quantities_in_canonical_form_are_not_drift() {
+        assert!(satisfied(&json!({"cpu": "0.1", "memory": "1024Mi"}), &json!({"cpu": "100m", "memory": "1Gi"})));
+    }
+}

@@ -1,0 +1,170 @@
+//! The download Job of one model on one node, and the container that it runs.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
+use regex::Regex;
+use serde_json::{Value, json};
+
+use super::agent::security_context;
+use super::names::{self, CacheKey, JOB_MODEL, JOB_NAMESPACE, JOB_NODE, MANAGED_BY, MANAGER, MOUNT_PATH};
+use crate::api::storage_container::SupportedUriFormat;
+use crate::api::{ClusterStorageContainer, ModelEntry, source};
+use crate::config::Config;
+
+/// The use that a `ClusterStorageContainer` must name to be chosen for a download Job.
+const WORKLOAD: &str = "localModelDownloadJob";
+/// KServe's name of the volume.
+const VOLUME: &str = "kserve-pvc-source";
+
+/// What a Job is made from.
+#[derive(Debug)]
+pub struct Download<'a> {
+    /// The model.
+    pub entry: &'a ModelEntry,
+    /// The node group whose claim leads to the disk.
+    pub group: &'a str,
+    /// Whether that is the cache's first group.
+    pub first: bool,
+    /// The node.
+    pub node: &'a str,
+    /// The node's `LocalModelNode`, which owns the Job.
+    pub owner: OwnerReference,
+    /// The settings.
+    pub config: &'a Config,
+    /// The containers to choose from.
+    pub containers: &'a [&'a ClusterStorageContainer],
+    /// Our own image.
+    pub own_image: &'a str,
+    /// Whether the job namespace enforces the "restricted" pod security standard.
+    pub restricted: bool,
+}
+
+/// The Job that fetches the model into `incoming/K` of the node's disk.
+pub fn job(download: &Download, name: &str) -> Result<Job, serde_json::Error> {
+    let entry = download.entry;
+    let key = source::storage_key(&entry.source_model_uri);
+    let labels = labels(download, &key);
+    let mut annotations = BTreeMap::new();
+    for (label, full) in [(JOB_MODEL, entry.model_name.as_str()), (JOB_NODE, download.node)] {
+        if labels.get(label).is_none_or(|value| value != full) {
+            annotations.insert(format!("{}{label}", names::WARM_PREFIX), full.to_owned());
+        }
+    }
+    let policy = json!({"rules": [
+        // A pod that is drained or preempted says nothing about the download: Kubernetes tries again.
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    ]});
+    serde_json::from_value(json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": download.config.job_namespace,
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [download.owner],
+        },
+        "spec": {
+            // The downloader retries what passes by itself, and the agent retries the rest with back-off.
+            "backoffLimit": 0,
+            "podFailurePolicy": policy,
+            "ttlSecondsAfterFinished": download.config.job_ttl_seconds,
+            "template": {"metadata": {"labels": labels}, "spec": pod(download, &key)},
+        },
+    }))
+}
+
+fn labels(download: &Download, key: &str) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        (MANAGED_BY.to_owned(), MANAGER.to_owned()),
+        (names::NODE_GROUP.to_owned(), names::label_value(download.group)),
+        (names::STORAGE_KEY.to_owned(), key.to_owned()),
+        (JOB_MODEL.to_owned(), names::label_value(&download.entry.model_name)),
+        (JOB_NODE.to_owned(), names::label_value(download.node)),
+    ]);
+    if let Some(namespace) = &download.entry.namespace {
+        labels.insert(JOB_NAMESPACE.to_owned(), namespace.clone());
+    }
+    labels
+}
+
+fn pod(download: &Download, key: &str) -> Value {
+    let config = download.config;
+    let container = container(download, key);
+    let ours = container["image"] == json!(download.own_image);
+    let mut security = security_context(config);
+    if let Some(security) = security.as_object_mut().filter(|_| !ours) {
+        // Another initializer's image says itself which user it needs.
+        security.retain(|field, _| {
+            field.starts_with("fsGroup") || field == "seccompProfile" || (field == "runAsNonRoot" && download.restricted)
+        });
+    }
+    let cache = CacheKey { namespace: download.entry.namespace.clone(), name: download.entry.model_name.clone() };
+    let mut pod = json!({
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [download.node]}]},
+        ]}}},
+        "securityContext": security,
+        "tolerations": config.pod.tolerations,
+        "imagePullSecrets": config.pod.image_pull_secrets,
+        "containers": [container],
+        "volumes": [{"name": VOLUME, "persistentVolumeClaim": {
+            "claimName": names::download_claim(&cache, download.group, download.first),
+        }}],
+    });
+    if let Some(class) = &config.pod.priority_class_name {
+        pod["priorityClassName"] = json!(class);
+    }
+    pod
+}
+
+fn container(download: &Download, key: &str) -> Value {
+    let uri = &download.entry.source_model_uri;
+    let template = choose(download.containers, uri).map(|chosen| chosen.spec.spec.container.clone());
+    let mut container = json!(template.unwrap_or_else(|| default_container(download.config, download.own_image)));
+    container["args"] = json!([uri, MOUNT_PATH]);
+    container["volumeMounts"] =
+        json!([{"name": VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("incoming/{key}")}]);
+    let defaults = [
+        ("terminationMessagePolicy", json!("FallbackToLogsOnError")),
+        ("securityContext", json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})),
+    ];
+    for (field, value) in defaults {
+        if container[field].is_null() {
+            container[field] = value;
+        }
+    }
+    container
+}
+
+fn default_container(config: &Config, own_image: &str) -> Container {
+    let configured = config.default_job_image.as_deref().filter(|image| !image.is_empty());
+    let image = configured.or(config.storage_initializer_image.as_deref()).unwrap_or(own_image);
+    Container { name: names::JOB_CONTAINER.into(), image: Some(image.into()), ..Container::default() }
+}
+
+/// The container for a URI: enabled, for download Jobs, supporting the URI; the first by name (K1).
+pub fn choose<'a>(containers: &[&'a ClusterStorageContainer], uri: &str) -> Option<&'a ClusterStorageContainer> {
+    containers
+        .iter()
+        .filter(|c| c.spec.disabled != Some(true) && c.spec.spec.workload_type.as_deref() == Some(WORKLOAD))
+        .filter(|c| c.spec.spec.supported_uri_formats.iter().any(|format| supports(format, uri)))
+        .min_by_key(|c| c.name_any())
+        .copied()
+}
+
+/// An invalid expression supports nothing: it must not take other containers down with it.
+fn supports(format: &SupportedUriFormat, uri: &str) -> bool {
+    match (format.prefix.as_deref(), format.regex.as_deref()) {
+        (Some(prefix), _) if !prefix.is_empty() => uri.starts_with(prefix),
+        (_, Some(regex)) if !regex.is_empty() => Regex::new(regex).is_ok_and(|regex| regex.is_match(uri)),
+        _ => false,
+    }
+}

@@ -1,0 +1,97 @@
+//! What a Job and its pods say, as an agent needs it.
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use kube::ResourceExt;
+
+use super::names::{JOB_MODEL, NODE_GROUP, label_value};
+use super::pass::{JobPhase, JobView, Problem};
+use crate::api::source::storage_key;
+use crate::download::Failure;
+
+/// The view of a download Job of this group, ours or KServe's; `None` for any other Job.
+pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
+    let labels = job.labels();
+    if !labels.contains_key(JOB_MODEL) || labels.get(NODE_GROUP).is_some_and(|of| *of != label_value(group)) {
+        return None;
+    }
+    let container = job.spec.as_ref()?.template.spec.as_ref()?.containers.first()?;
+    let uri = container.args.as_ref()?.first()?;
+    let uid = job.uid()?;
+    let own = |pod: &&&Pod| pod.owner_references().iter().any(|owner| owner.uid == uid);
+    let mut pods: Vec<&Pod> = pods.iter().filter(own).copied().collect();
+    pods.sort_by_key(|pod| pod.creation_timestamp());
+    Some(JobView {
+        name: job.name_any(),
+        key: storage_key(uri),
+        phase: phase(job, &pods),
+        deleting: job.metadata.deletion_timestamp.is_some(),
+        started: job.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|time| time.0),
+    })
+}
+
+fn phase(job: &Job, pods: &[&Pod]) -> JobPhase {
+    let status = job.status.clone().unwrap_or_default();
+    let holds = |kind| status.conditions.iter().flatten().find(move |c| c.type_ == kind && c.status == "True");
+    let at = |time: Option<Timestamp>| time.unwrap_or(Timestamp::UNIX_EPOCH);
+    if let Some(complete) = holds("Complete") {
+        let ended = status.completion_time.as_ref().or(complete.last_transition_time.as_ref());
+        return JobPhase::Succeeded(at(ended.map(|time| time.0)));
+    }
+    if let Some(failed) = holds("Failed") {
+        let said = pods.iter().rev().find_map(|pod| failure(pod));
+        let problem = said.unwrap_or_else(|| {
+            let reason = failed.reason.as_deref().unwrap_or("JobFailed");
+            Problem::new(reason, failed.message.as_deref().unwrap_or("the download Job failed"))
+        });
+        return JobPhase::Failed(at(failed.last_transition_time.as_ref().map(|time| time.0)), problem);
+    }
+    if status.ready.unwrap_or(0) > 0 {
+        return JobPhase::Running;
+    }
+    JobPhase::Pending(pods.last().and_then(|pod| waiting(pod)))
+}
+
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten())
+}
+
+/// Why a pod failed: the downloader's own word in the termination message, else the kubelet's.
+fn failure(pod: &Pod) -> Option<Problem> {
+    let ended = containers(pod).find_map(|c| c.state.as_ref()?.terminated.as_ref()).filter(|t| t.exit_code != 0);
+    let Some(ended) = ended else {
+        let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Failed"))?;
+        let message = status.message.as_deref().unwrap_or("the pod failed");
+        return Some(Problem::new(status.reason.as_deref().unwrap_or("PodFailed"), message));
+    };
+    if let Some(Ok(said)) = ended.message.as_deref().map(|text| serde_json::from_str::<Failure>(text.trim())) {
+        return Some(Problem::new(&said.reason, said.message));
+    }
+    Some(in_words_of_the_kubelet(ended))
+}
+
+fn in_words_of_the_kubelet(ended: &ContainerStateTerminated) -> Problem {
+    let reason = ended.reason.as_deref().filter(|reason| *reason != "Error").unwrap_or("DownloadFailed");
+    let last = ended.message.as_deref().and_then(|text| text.trim().lines().last()).unwrap_or_default();
+    let code = format!("the download container ended with exit code {}", ended.exit_code);
+    let words = if last.is_empty() { code } else { format!("{code}: {last}") };
+    Problem::new(reason, words)
+}
+
+/// What a pod waits for, when that needs somebody to act.
+fn waiting(pod: &Pod) -> Option<Problem> {
+    let waiting = containers(pod).find_map(|c| c.state.as_ref()?.waiting.as_ref());
+    if let Some(waiting) = waiting {
+        let reason = waiting.reason.as_deref().filter(|r| !matches!(*r, "ContainerCreating" | "PodInitializing"))?;
+        let message = waiting.message.as_deref().unwrap_or("the container cannot start");
+        let is_secret = message.starts_with("secret ") && message.ends_with(" not found");
+        return Some(Problem::new(if is_secret { "SecretNotFound" } else { reason }, message));
+    }
+    let conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let unscheduled = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    Some(Problem::new(
+        unscheduled.reason.as_deref().unwrap_or("Unschedulable"),
+        unscheduled.message.as_deref().unwrap_or("the pod cannot be scheduled"),
+    ))
+}

@@ -1,0 +1,75 @@
+//! A node's status as one of its agents leaves it: the agent's own part new, the rest as it was, and
+//! no key that spec does not have (A9).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::pass::{Problem, Said};
+use crate::api::node::{DiskStatus, LocalModelNodeStatus, ModelEntry};
+use crate::api::quantity;
+
+/// Size and room of a disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The size of the disk.
+    pub capacity: u64,
+    /// The room left on it.
+    pub free: u64,
+}
+
+/// The whole status after a pass of the agent of `group`.
+pub fn status(
+    before: &LocalModelNodeStatus,
+    spec: &[ModelEntry],
+    group: &str,
+    said: &BTreeMap<String, Said>,
+    disk: DiskStatus,
+) -> LocalModelNodeStatus {
+    let mut status = before.clone();
+    let is_wanted = |key: &String| spec.iter().any(|entry| entry.status_key() == *key);
+    status.model_status.retain(|key, _| is_wanted(key));
+    status.models.retain(|key, _| is_wanted(key));
+    for (key, (phase, detail)) in said {
+        status.model_status.insert(key.clone(), *phase);
+        status.models.insert(key.clone(), detail.clone());
+    }
+    status.disks.insert(group.to_owned(), disk);
+    settle(before, status, group)
+}
+
+/// Free space alone is no news until it has changed by 5 % (A8).
+fn settle(before: &LocalModelNodeStatus, mut status: LocalModelNodeStatus, group: &str) -> LocalModelNodeStatus {
+    let free = |status: &LocalModelNodeStatus| {
+        let quantity = status.disks.get(group)?.free.clone()?;
+        Some((quantity::bytes(&quantity).ok()?, quantity))
+    };
+    let (Some((old, quantity)), Some((new, _))) = (free(before), free(&status)) else { return status };
+    if (new - old).abs() * 20 >= old.max(1) {
+        return status;
+    }
+    let measured = status.disks.get_mut(group).and_then(|disk| disk.free.replace(quantity));
+    if status != *before
+        && let Some(disk) = status.disks.get_mut(group)
+    {
+        disk.free = measured;
+    }
+    status
+}
+
+/// What is said of a disk.
+pub fn disk(usage: Option<Usage>, problem: Option<&Problem>) -> DiskStatus {
+    DiskStatus {
+        capacity: usage.map(|usage| Quantity(usage.capacity.to_string())),
+        free: usage.map(|usage| Quantity(usage.free.to_string())),
+        last_scrub: None,
+        reason: problem.map(|problem| problem.reason.clone()),
+        message: problem.map(|problem| problem.message.clone()),
+    }
+}
+
+/// What was said of each model in a status that was written earlier.
+pub fn said(status: &LocalModelNodeStatus) -> BTreeMap<String, Said> {
+    let detail = |key| status.models.get(key).cloned().unwrap_or_default();
+    status.model_status.iter().map(|(key, phase)| (key.clone(), (*phase, detail(key)))).collect()
+}

@@ -1,0 +1,17 @@
+//! The pure core: from what was read to what should be. Functions of values, the time included; no
+//! client, no store, no clock.
+
+pub mod agent;
+pub mod cache;
+pub mod conditions;
+pub mod copies;
+pub mod pass;
+pub mod patch;
+pub mod drift;
+pub mod entries;
+pub mod job;
+pub mod job_view;
+pub mod local_status;
+pub mod names;
+pub mod selector;
+pub mod volumes;

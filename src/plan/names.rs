@@ -1,0 +1,163 @@
+//! Every name that this project gives: objects, labels, annotations, folders. Nothing else puts two
+//! names together.
+
+use sha2::{Digest, Sha256};
+
+/// The field manager of every write, and the value of the managed-by label.
+pub const MANAGER: &str = "localmodel";
+
+/// The label that says an object is ours.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The label of an object that belongs to one cache.
+pub const CACHE: &str = "localmodel.kserve.io/cache";
+/// The label of an object that belongs to one node group.
+pub const NODE_GROUP: &str = "localmodel.kserve.io/node-group";
+/// The label of a Job: the storage key of what it downloads.
+pub const STORAGE_KEY: &str = "localmodel.kserve.io/storage-key";
+/// The annotation that holds a digest of the manifest that was last applied.
+pub const APPLIED: &str = "localmodel.kserve.io/applied";
+/// KServe's label of a download Job: the cache's name.
+pub const JOB_MODEL: &str = "model";
+/// KServe's label of a download Job: the node's name.
+pub const JOB_NODE: &str = "node";
+/// KServe's label of a download Job: the namespace of a namespace cache.
+pub const JOB_NAMESPACE: &str = "modelNamespace";
+/// What our node labels begin with; a warm node carries `<prefix><storage key>=<group>`.
+pub const WARM_PREFIX: &str = "localmodel.kserve.io/";
+/// The finalizer of a cluster cache (KServe's).
+pub const FINALIZER: &str = "localmodel.kserve.io/finalizer";
+/// The ConfigMap with KServe's settings, in the operator's namespace.
+pub const CONFIG_MAP: &str = "inferenceservice-config";
+/// Where agents and Jobs mount a disk.
+pub const MOUNT_PATH: &str = "/mnt/models";
+/// The container of a download Job where no `ClusterStorageContainer` names it.
+pub const JOB_CONTAINER: &str = "kserve-localmodel-download";
+/// The service account of agents.
+pub const AGENT_ACCOUNT: &str = "localmodel-agent";
+
+/// The longest name of a Job and the longest value of a label.
+const LABEL_MAX: usize = 63;
+/// The longest name of other objects.
+const NAME_MAX: usize = 253;
+
+/// A cache, of either kind; cluster caches sort before namespace caches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheKey {
+    /// The namespace of a namespace cache; `None` for a cluster cache.
+    pub namespace: Option<String>,
+    /// The cache's name.
+    pub name: String,
+}
+
+impl CacheKey {
+    /// The key of a cluster cache.
+    pub fn cluster(name: impl Into<String>) -> Self {
+        Self { namespace: None, name: name.into() }
+    }
+}
+
+/// The claim of a cache in the job namespace. The first group's has the cache's own name.
+pub fn download_claim(cache: &CacheKey, group: &str, first: bool) -> String {
+    match (&cache.namespace, first) {
+        (Some(namespace), _) => join(&[&cache.name, group, namespace, "download"], NAME_MAX),
+        (None, true) => cache.name.clone(),
+        (None, false) => join(&[&cache.name, group], NAME_MAX),
+    }
+}
+
+/// The volume behind [`download_claim`].
+pub fn download_volume(cache: &CacheKey, group: &str, first: bool) -> String {
+    match (&cache.namespace, first) {
+        (None, true) => join(&[&cache.name, "download"], NAME_MAX),
+        (None, false) => join(&[&cache.name, group, "download"], NAME_MAX),
+        (Some(_), _) => download_claim(cache, group, first),
+    }
+}
+
+/// The `DaemonSet`, claim and volume of a group's agents.
+pub fn agent(group: &str) -> String {
+    join(&[group, "agent"], NAME_MAX)
+}
+
+/// The download Job of a cache on a node.
+pub fn job(cache: &str, node: &str) -> String {
+    join(&[cache, node], LABEL_MAX)
+}
+
+/// The same Job where somebody else's object has the plain name.
+pub fn job_aside(cache: &str, node: &str) -> String {
+    hashed(&[cache, node], LABEL_MAX)
+}
+
+/// A text as the value of a label.
+pub fn label_value(text: &str) -> String {
+    join(&[text], LABEL_MAX)
+}
+
+/// The node label that says a copy is complete.
+pub fn warm_label(storage_key: &str) -> String {
+    format!("{WARM_PREFIX}{storage_key}")
+}
+
+/// The plain join where it fits, else [`hashed`].
+fn join(parts: &[&str], max: usize) -> String {
+    let plain = parts.join("-");
+    if plain.len() <= max { plain } else { hashed(parts, max) }
+}
+
+/// As much of the plain join as fits, a dash, and eight hexadecimal digits of a hash over the parts.
+fn hashed(parts: &[&str], max: usize) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]); // no object's name contains it, so that other parts hash differently
+    }
+    let digest = hash.finalize();
+    let tail = format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
+    let plain = parts.join("-");
+    let mut end = plain.len().min(max - tail.len() - 1);
+    while !plain.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}-{tail}", plain[..end].trim_end_matches(['-', '.', '_']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_names_come_out_as_printed() {
+        let cache = CacheKey::cluster("meta-llama3-8b-instruct");
+        assert_eq!(download_claim(&cache, "workers", true), "meta-llama3-8b-instruct");
+        assert_eq!(download_volume(&cache, "workers", true), "meta-llama3-8b-instruct-download");
+        assert_eq!(agent("workers"), "workers-agent");
+        assert_eq!(job(&cache.name, "kind-worker"), "meta-llama3-8b-instruct-kind-worker");
+    }
+
+    #[test]
+    fn other_groups_and_namespace_caches_have_kserves_names() {
+        let cache = CacheKey::cluster("m");
+        assert_eq!(download_claim(&cache, "g", false), "m-g");
+        assert_eq!(download_volume(&cache, "g", false), "m-g-download");
+        let cache = CacheKey { namespace: Some("ns".into()), name: "m".into() };
+        assert_eq!(download_claim(&cache, "g", true), "m-g-ns-download");
+        assert_eq!(download_volume(&cache, "g", true), "m-g-ns-download");
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_keeps_its_beginning_and_stays_valid() {
+        let long = job(&"m".repeat(63), "node.example.com");
+        assert_eq!(long.len(), 63);
+        assert!(long.starts_with("mmmm"));
+        let cut_at_a_dot = job(&format!("{}.{}", "m".repeat(53), "x".repeat(20)), "n");
+        assert!(cut_at_a_dot.len() <= 63 && !cut_at_a_dot.contains(".-"), "{cut_at_a_dot}");
+        assert!(label_value(&"n".repeat(253)).len() <= 63);
+    }
+
+    #[test]
+    fn parts_that_join_alike_get_different_hashed_names() {
+        assert_eq!(job("a", "b-c"), job("a-b", "c"));
+        assert_ne!(job_aside("a", "b-c"), job_aside("a-b", "c"));
+    }
+}
