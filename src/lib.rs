@@ -1,1 +1,3 @@
 //! Keeps LLM weights warm on the local disks of Kubernetes nodes.
+
+pub mod download;
