@@ -1,0 +1,99 @@
+//! `localmodel download`: KServe's storage-initializer contract on the command line (F1).
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::error::{Error, Failure, Result};
+use super::job::download;
+use super::settings::Settings;
+
+/// Downloads models: each source into the folder that follows it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// A source, and the folder that its files are put into; as many pairs as are wanted
+    ///
+    /// Sources look like `hf://owner/model[:revision]`.
+    #[arg(required = true, num_args = 2.., value_names = ["SRC", "DEST"])]
+    pairs: Vec<String>,
+
+    /// Files that are fetched at the same time
+    #[arg(long, env = "LOCALMODEL_STREAMS", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=32))]
+    streams: u8,
+
+    /// Seconds without a byte after which a connection is given up
+    #[arg(long, env = "LOCALMODEL_STALL_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    stall_seconds: u64,
+
+    /// Where the reason of a failure is written for Kubernetes, if that file exists
+    #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log", hide = true)]
+    termination_log: PathBuf,
+}
+
+/// Runs the subcommand. The process-wide TLS provider and the subscriber for logs are its caller's.
+pub async fn run(args: Args) -> ExitCode {
+    let (pairs, rest) = args.pairs.as_chunks::<2>();
+    if let [source] = rest {
+        return usage(source);
+    }
+    let done = tokio::select! {
+        done = download_all(&args, pairs) => done,
+        signal = terminated() => Err(Error::Interrupted { signal }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&Failure::from(&error), &args.termination_log);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn download_all(args: &Args, pairs: &[[String; 2]]) -> Result<()> {
+    let settings = Settings {
+        streams: args.streams.into(),
+        stall: Duration::from_secs(args.stall_seconds),
+        ..Settings::from_env(|name| std::env::var(name).ok())?
+    };
+    for [source, dest] in pairs {
+        download(&settings, source, Path::new(dest)).await?;
+    }
+    Ok(())
+}
+
+fn usage(source: &str) -> ExitCode {
+    let command = <Args as clap::Args>::augment_args(clap::Command::new("localmodel download"));
+    let message = format!("{source:?} has no folder to go to: sources and folders come in pairs");
+    // Where standard error is closed there is nobody to tell.
+    let _ = command.clone().error(ErrorKind::WrongNumberOfValues, message).print();
+    ExitCode::from(2)
+}
+
+/// One line for people on standard error, one for Kubernetes in the termination log.
+fn report(failure: &Failure, termination_log: &Path) {
+    eprintln!("error: {}", failure.message);
+    // The kubelet makes the file; elsewhere there is none, and nobody reads it.
+    let Ok(mut log) = std::fs::OpenOptions::new().write(true).truncate(true).open(termination_log) else {
+        return;
+    };
+    let written = serde_json::to_writer(&mut log, failure).map_err(std::io::Error::from);
+    if let Err(error) = written.and_then(|()| log.write_all(b"\n")) {
+        tracing::warn!("cannot write {}: {error}", termination_log.display());
+    }
+}
+
+/// Returns at SIGTERM or SIGINT, which a container's first process has to ask for.
+async fn terminated() -> &'static str {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    }
+}

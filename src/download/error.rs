@@ -1,0 +1,266 @@
+//! What can go wrong in a download, in words for the person who has to put it right.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The result of anything in this module.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The advice that ends every message about access: where a token comes from.
+const TOKEN_ADVICE: &str = "put a token in HF_TOKEN (in a cluster: key HF_TOKEN of the secret that the \
+                            ClusterStorageContainer names)";
+
+/// Why a download failed.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what it and its fields are")]
+pub enum Error {
+    #[error("the source {uri:?} is not valid: {why}")]
+    InvalidSource { uri: String, why: String },
+    #[error(
+        "the source {uri:?} has a scheme that is not supported; supported is hf://owner/model[:revision]"
+    )]
+    UnsupportedScheme { uri: String },
+    #[error("{name} is not valid: {why}")]
+    InvalidSetting { name: &'static str, why: String },
+
+    #[error("{}", not_found(.repository, *.token_given))]
+    RepositoryNotFound { repository: String, token_given: bool },
+    #[error("{repository} has no revision {revision:?}: check its name")]
+    RevisionNotFound { repository: String, revision: String },
+    #[error("{repository} has no file {path:?} at commit {commit}")]
+    FileNotFound { repository: String, path: String, commit: String },
+    #[error("{}", gated(.repository, .page, *.token_given))]
+    Gated { repository: String, page: String, token_given: bool },
+    #[error(
+        "{repository} is private or does not exist, and no token is given: check its name, or {TOKEN_ADVICE}"
+    )]
+    TokenMissing { repository: String },
+    #[error(
+        "the hub does not accept the token it was given for {repository}: it is expired, revoked or mistyped; {TOKEN_ADVICE}"
+    )]
+    TokenInvalid { repository: String },
+    #[error("the token may not read {repository} ({message}): give it read access, or {TOKEN_ADVICE}")]
+    Forbidden { repository: String, message: String },
+    #[error("{what} answered {status}{}", .message.as_deref().map(|m| format!(": {m}")).unwrap_or_default())]
+    Refused { what: String, status: u16, message: Option<String> },
+    #[error("{what} answered something that is not the hub's protocol: {why}")]
+    BadAnswer { what: String, why: String },
+    #[error(
+        "the certificate of {what} is not trusted ({why}): name the file of your certificate authority in SSL_CERT_FILE"
+    )]
+    Certificate { what: String, why: String },
+    #[error("{what}: {fault}")]
+    Passing { what: String, fault: Fault },
+    #[error("{last} (tried {attempts} times)")]
+    GaveUp { attempts: usize, last: Box<Error> },
+
+    #[error("{source_uri} holds no file to download: {why}")]
+    NothingSelected { source_uri: String, why: String },
+    #[error("{path:?} is corrupt, twice: its bytes have {found}, the hub says {expected}")]
+    ChecksumMismatch { path: String, expected: String, found: String },
+    #[error("the name {name:?} from the hub is refused: {why}")]
+    UnsafeName { name: String, why: &'static str },
+    #[error("{} cannot be placed: a symlink, a file or a folder stands in its way; remove that", .0.display())]
+    InTheWay(PathBuf),
+    #[error("no room in {}: {needed} bytes are needed and {free} are free", .dest.display())]
+    NoRoom { dest: PathBuf, needed: u64, free: u64 },
+    #[error("the disk of {} is full: free some space or use a larger disk", .0.display())]
+    DiskFull(PathBuf),
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Disk { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("the manifest {} is damaged: {why}; remove it to have the files checked and it written anew", .path.display())]
+    ManifestDamaged { path: PathBuf, why: String },
+    #[error("interrupted by {signal}; a later run fetches what is missing")]
+    Interrupted { signal: &'static str },
+}
+
+/// A fault that may be gone at the next attempt.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Fault {
+    /// A status that asks to come back: 408 and 5xx, with how long it asks for.
+    #[error("answered {status}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// What `Retry-After` asked for.
+        wait: Option<Duration>,
+    },
+    /// 429, with how long the hub asks to wait.
+    #[error("too many requests: the hub limits how often this address or token may ask{}",
+            .wait.map(|w| format!(", for another {} s", w.as_secs())).unwrap_or_default())]
+    RateLimited {
+        /// What `RateLimit` or `Retry-After` asked for.
+        wait: Option<Duration>,
+    },
+    /// No connection, or one that broke.
+    #[error("{0}")]
+    Connection(String),
+    /// No byte for so long.
+    #[error("sent nothing for {} s", .0.as_secs_f32())]
+    Stalled(Duration),
+    /// The body ended early.
+    #[error("ended after {got} of {want} bytes")]
+    Truncated {
+        /// Bytes of the file that arrived so far.
+        got: u64,
+        /// Where the body should have ended.
+        want: u64,
+    },
+    /// The store behind a redirect refused the link: a signature has expired.
+    #[error("refused its signed link ({0})")]
+    LinkExpired(u16),
+    /// An answer for other bytes than were asked for.
+    #[error("answered the wrong bytes: {0}")]
+    WrongRange(String),
+}
+
+/// The kinds of failure, as they stand in status and metrics: few, and never with a name in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum Reason {
+    InvalidSource,
+    UnsupportedScheme,
+    InvalidConfiguration,
+    RepositoryNotFound,
+    RevisionNotFound,
+    FileNotFound,
+    RepositoryGated,
+    TokenMissing,
+    TokenInvalid,
+    AccessDenied,
+    SourceRefused,
+    SourceUnavailable,
+    RateLimited,
+    CertificateNotTrusted,
+    NothingSelected,
+    ChecksumMismatch,
+    UnsafeFileName,
+    DiskFull,
+    DiskError,
+    ManifestDamaged,
+    Interrupted,
+}
+
+impl Error {
+    /// The kind of failure.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::InvalidSource { .. } => Reason::InvalidSource,
+            Self::UnsupportedScheme { .. } => Reason::UnsupportedScheme,
+            Self::InvalidSetting { .. } => Reason::InvalidConfiguration,
+            Self::RepositoryNotFound { .. } => Reason::RepositoryNotFound,
+            Self::RevisionNotFound { .. } => Reason::RevisionNotFound,
+            Self::FileNotFound { .. } => Reason::FileNotFound,
+            Self::Gated { .. } => Reason::RepositoryGated,
+            Self::TokenMissing { .. } => Reason::TokenMissing,
+            Self::TokenInvalid { .. } => Reason::TokenInvalid,
+            Self::Forbidden { .. } => Reason::AccessDenied,
+            Self::Refused { .. } | Self::BadAnswer { .. } => Reason::SourceRefused,
+            Self::Certificate { .. } => Reason::CertificateNotTrusted,
+            Self::Passing { fault: Fault::RateLimited { .. }, .. } => Reason::RateLimited,
+            Self::Passing { .. } => Reason::SourceUnavailable,
+            Self::GaveUp { last, .. } => last.reason(),
+            Self::NothingSelected { .. } => Reason::NothingSelected,
+            Self::ChecksumMismatch { .. } => Reason::ChecksumMismatch,
+            Self::UnsafeName { .. } | Self::InTheWay(_) => Reason::UnsafeFileName,
+            Self::NoRoom { .. } | Self::DiskFull(_) => Reason::DiskFull,
+            Self::Disk { .. } => Reason::DiskError,
+            Self::ManifestDamaged { .. } => Reason::ManifestDamaged,
+            Self::Interrupted { .. } => Reason::Interrupted,
+        }
+    }
+
+    /// Whether the hub says that the pinned commit, or a file of it, does not exist (any more).
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::RevisionNotFound { .. } | Self::FileNotFound { .. })
+    }
+
+    /// An error of the disk; one that means "full" says so.
+    pub(crate) fn disk(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull(path.to_owned()),
+            _ => Self::Disk { action, path: path.to_owned(), source },
+        }
+    }
+}
+
+fn not_found(repository: &str, token_given: bool) -> String {
+    if token_given {
+        format!(
+            "{repository} does not exist, or is private and the token may not read it: check its name and the token"
+        )
+    } else {
+        format!("{repository} does not exist, or is private: check its name, or {TOKEN_ADVICE}")
+    }
+}
+
+fn gated(repository: &str, page: &str, token_given: bool) -> String {
+    if token_given {
+        format!("{repository} is gated, and the token's account has no access: accept its licence at {page}")
+    } else {
+        format!(
+            "{repository} is gated, and no token is given: accept its licence at {page}, then {TOKEN_ADVICE}"
+        )
+    }
+}
+
+/// A failure as the container's termination message carries it: one line of JSON (F1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// A [`Reason`]'s name.
+    pub reason: String,
+    /// One line for people.
+    pub message: String,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let message = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { reason: format!("{:?}", error.reason()), message: shortened(message) }
+    }
+}
+
+/// Kubernetes keeps 4096 bytes of a termination message; JSON that is cut there could not be read.
+fn shortened(mut message: String) -> String {
+    const MOST: usize = 1000;
+    if message.len() > MOST {
+        let cut = message.floor_char_boundary(MOST);
+        message.truncate(cut);
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_disk_errors() {
+        let at = |errno| Error::disk("write", Path::new("/models/a"), io::Error::from_raw_os_error(errno));
+        assert_eq!(at(28).reason(), Reason::DiskFull, "ENOSPC");
+        assert_eq!(at(122).reason(), Reason::DiskFull, "EDQUOT");
+        assert_eq!(at(5).reason(), Reason::DiskError, "EIO");
+    }
+
+    #[test]
+    fn a_failure_is_one_short_line_of_json_that_reads_back() {
+        let error =
+            Error::InvalidSource { uri: "hf://x".into(), why: "two\nlines ".to_owned() + &"é".repeat(3000) };
+        let failure = Failure::from(&error);
+        let json = serde_json::to_string(&failure).unwrap();
+        assert!(json.len() < 4096 && !json.contains('\n') && !json.contains("\\n"), "{json}");
+        assert_eq!(serde_json::from_str::<Failure>(&json).unwrap(), failure);
+        assert_eq!(failure.reason, "InvalidSource");
+    }
+
+    #[test]
+    fn giving_up_keeps_the_reason_of_the_last_fault() {
+        let last = Error::Passing { what: "hub".into(), fault: Fault::RateLimited { wait: None } };
+        assert_eq!(Error::GaveUp { attempts: 8, last: Box::new(last) }.reason(), Reason::RateLimited);
+    }
+}

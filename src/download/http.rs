@@ -1,0 +1,238 @@
+//! HTTP as the sources use it: redirects followed by hand, the token only for the endpoint's own origin,
+//! nothing that hangs for ever, and no query (which may hold a signature) in any message.
+
+use std::error::Error as _;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
+use reqwest::{Certificate, Client, NoProxy, Proxy, Response, Url};
+use tokio::time::timeout;
+
+use super::error::{Error, Fault, Result};
+use super::retry::Pause;
+use super::settings::Settings;
+
+const MOST_REDIRECTS: usize = 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client of one endpoint and of the stores that it redirects to.
+#[derive(Debug)]
+pub struct Http {
+    client: Client,
+    endpoint: Url,
+    authorization: Option<HeaderValue>,
+    stall: Duration,
+    /// The pause that a 429 puts on all requests.
+    pub pause: Pause,
+}
+
+/// The answer at the end of a chain of redirects.
+pub struct Answer {
+    /// Where it came from.
+    pub url: Url,
+    /// Whether that is the endpoint itself, and not a store that it redirected to.
+    pub from_endpoint: bool,
+    /// Status, headers, and a body not yet read.
+    pub response: Response,
+    stall: Duration,
+}
+
+impl Http {
+    /// A client with these settings.
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let mut builder = Client::builder()
+            .user_agent(concat!("localmodel/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tls_certs_only(roots(&settings.ca_bundles)?)
+            .no_proxy();
+        for proxy in proxies(settings)? {
+            builder = builder.proxy(proxy);
+        }
+        let client = builder.build().map_err(|error| Error::InvalidSetting {
+            name: "the HTTP client's configuration",
+            why: causes(error),
+        })?;
+        let authorization = settings.token.as_ref().map(super::settings::Token::header).transpose()?;
+        let endpoint = settings.endpoint.clone();
+        Ok(Self { client, endpoint, authorization, stall: settings.stall, pause: Pause::default() })
+    }
+
+    /// The endpoint's address.
+    pub fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    /// Whether requests to the endpoint carry a token.
+    pub fn has_token(&self) -> bool {
+        self.authorization.is_some()
+    }
+
+    /// Sends GET for `range` (or all) of `url` and follows redirects; any other status is an answer.
+    pub async fn get(&self, url: Url, range: Option<&Range<u64>>) -> Result<Answer> {
+        self.pause.over().await;
+        let mut url = url;
+        // A chain that has once left the endpoint gets no token any more, even if it comes back.
+        let mut from_endpoint = true;
+        for _ in 0..=MOST_REDIRECTS {
+            from_endpoint &= url.origin() == self.endpoint.origin();
+            let response = self.send(&url, range, from_endpoint).await?;
+            match redirect_of(&url, &response)? {
+                Some(next) => url = next,
+                None => return Ok(Answer { url, from_endpoint, response, stall: self.stall }),
+            }
+        }
+        Err(Error::BadAnswer { what: plain(&url), why: format!("more than {MOST_REDIRECTS} redirects") })
+    }
+
+    async fn send(&self, url: &Url, range: Option<&Range<u64>>, with_token: bool) -> Result<Response> {
+        let mut request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+        if let Some(range) = range {
+            request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
+        }
+        if let (true, Some(value)) = (with_token, &self.authorization) {
+            request = request.header(AUTHORIZATION, value.clone());
+        }
+        match timeout(self.stall, request.send()).await {
+            Ok(sent) => sent.map_err(|error| connection_error(url, error)),
+            Err(_) => Err(Error::Passing { what: plain(url), fault: Fault::Stalled(self.stall) }),
+        }
+    }
+}
+
+impl Answer {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// A header, if it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// The next bytes of the body; `None` at its end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        match timeout(self.stall, self.response.chunk()).await {
+            Ok(chunk) => chunk.map_err(|error| connection_error(&self.url, error)),
+            Err(_) => Err(Error::Passing { what: plain(&self.url), fault: Fault::Stalled(self.stall) }),
+        }
+    }
+
+    /// The whole body, which may have at most `limit` bytes.
+    pub async fn bytes(&mut self, limit: usize) -> Result<Vec<u8>> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if body.len() + chunk.len() > limit {
+                return Err(Error::BadAnswer {
+                    what: plain(&self.url),
+                    why: format!("more than {limit} bytes"),
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+/// An address without what may be secret in it.
+pub fn plain(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+fn redirect_of(from: &Url, response: &Response) -> Result<Option<Url>> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let bad = |why: &str| Error::BadAnswer { what: plain(from), why: why.to_owned() };
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let location = location.ok_or_else(|| bad("a redirect without Location"))?;
+    let next = from.join(location).map_err(|_| bad("a redirect to something that is not an address"))?;
+    match (from.scheme(), next.scheme()) {
+        ("https", "https") | ("http", "http" | "https") => Ok(Some(next)),
+        _ => Err(bad("a redirect away from https")),
+    }
+}
+
+/// The fault behind an error of the client, without the address (it may be signed).
+fn connection_error(url: &Url, error: reqwest::Error) -> Error {
+    let what = plain(url);
+    if let Some(why) = certificate_problem(&error) {
+        return Error::Certificate { what, why };
+    }
+    Error::Passing { what, fault: Fault::Connection(causes(error)) }
+}
+
+/// What is wrong with the server's certificate, if that is why the connection failed.
+fn certificate_problem(error: &reqwest::Error) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let inner = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| current.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(problem)) = tls {
+            return Some(problem.to_string());
+        }
+        // An I/O error hides what it wraps from `source`.
+        cause = inner.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| current.source());
+    }
+    None
+}
+
+/// The chain of causes in one line.
+fn causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        text = format!("{text}: {current}");
+        cause = current.source();
+    }
+    text
+}
+
+/// The certificate authorities to trust: the given bundles in place of all else, or the system's store, or
+/// (as in an image without one) Mozilla's list, which the binary carries.
+fn roots(bundles: &[std::path::PathBuf]) -> Result<Vec<Certificate>> {
+    let mut found = Vec::new();
+    for bundle in bundles {
+        found.extend(bundle_certificates(bundle)?);
+    }
+    if bundles.is_empty() {
+        found = rustls_native_certs::load_native_certs().certs;
+    }
+    if found.is_empty() {
+        found = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
+    }
+    // Stores of systems hold a few certificates that cannot be used; they are left out, as everywhere.
+    Ok(found.iter().filter_map(|der| Certificate::from_der(der).ok()).collect())
+}
+
+fn bundle_certificates(bundle: &Path) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>> {
+    let (file, folder) = if bundle.is_dir() { (None, Some(bundle)) } else { (Some(bundle), None) };
+    let loaded = rustls_native_certs::load_certs_from_paths(file, folder);
+    let why = match loaded.errors.first() {
+        Some(error) => error.to_string(),
+        None if loaded.certs.is_empty() => format!("{} holds no certificate", bundle.display()),
+        None => return Ok(loaded.certs),
+    };
+    Err(Error::InvalidSetting { name: "SSL_CERT_FILE or REQUESTS_CA_BUNDLE", why })
+}
+
+fn proxies(settings: &Settings) -> Result<Vec<Proxy>> {
+    let given = &settings.proxies;
+    let except = given.except.as_deref().and_then(NoProxy::from_string);
+    let one = |name, url: &Option<String>, make: fn(String) -> reqwest::Result<Proxy>| {
+        let Some(url) = url else { return Ok(None) };
+        // The address may hold a password: it is not repeated.
+        let invalid = |_| Error::InvalidSetting { name, why: "it is not the address of a proxy".to_owned() };
+        make(url.clone()).map(|proxy| Some(proxy.no_proxy(except.clone()))).map_err(invalid)
+    };
+    let http = one("HTTP_PROXY", &given.http, Proxy::http)?;
+    let https = one("HTTPS_PROXY", &given.https, Proxy::https)?;
+    let all = one("ALL_PROXY", &given.all, Proxy::all)?;
+    Ok([http, https, all].into_iter().flatten().collect())
+}

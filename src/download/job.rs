@@ -1,0 +1,238 @@
+//! One source into one folder: look at what is there, ask for the rest, fetch it, write the manifest.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::digest::Digest;
+use super::error::{Error, Result};
+use super::manifest::{Damage, Manifest, ManifestFile};
+use super::plan::{self, Plan, PlannedFile, Start};
+use super::progress::{Progress, rate};
+use super::settings::Settings;
+use super::source::{Location, Source};
+use super::store::{Lock, Store};
+use super::transfer::{Transfer, check};
+
+const LOCK_POLL: Duration = Duration::from_millis(250);
+
+/// Makes `dest` a complete copy of the source `uri`. Over a complete copy it sends no request; over a
+/// part of one it fetches what is missing, of the same commit.
+pub async fn download(settings: &Settings, uri: &str, dest: &Path) -> Result<()> {
+    let location = Location::parse(uri)?;
+    if let Some(store) = Store::open(dest).map_err(|error| Error::disk("open", dest, error))?
+        && look(uri, settings, &store)?.0.is_none()
+    {
+        tracing::info!(source = uri, dest = %dest.display(), "complete already");
+        return Ok(());
+    }
+    let store = Arc::new(Store::create(dest)?);
+    let _lock = lock(&store).await?;
+    store.remove_unfinished()?;
+    // Once more: whoever had the lock may have done the work.
+    let (Some(start), manifest) = look(uri, settings, &store)? else {
+        tracing::info!(source = uri, dest = %dest.display(), "complete already");
+        return Ok(());
+    };
+    let job = Job { uri, settings, source: Source::new(&location, settings)?, store, manifest };
+    let plan = job.plan(start).await?;
+    let gone = plan.0.revision.clone();
+    match job.fetch(plan).await {
+        // A force-push took the commit away: all that differs is fetched anew, at what the branch is now.
+        Err(error) if error.is_gone() && location.commit().is_none() => {
+            let commit = job.source.commit().await?;
+            if commit == gone {
+                return Err(error);
+            }
+            tracing::warn!("{error}; {uri} is now at {commit}");
+            let earlier = plan::earlier_files(job.manifest.as_ref(), Plan::read(&job.store)?.as_ref());
+            job.fetch((job.ask(&commit, earlier).await?, None)).await
+        }
+        done => done,
+    }
+}
+
+/// Where to begin in the folder (nowhere, if it is complete), and the manifest it has.
+fn look(uri: &str, settings: &Settings, store: &Store) -> Result<(Option<Start>, Option<Manifest>)> {
+    let manifest = Manifest::read_in(store).unwrap_or_else(|error| {
+        tracing::warn!("{error}; the files are checked");
+        None
+    });
+    let damage = match &manifest {
+        Some(manifest) => {
+            manifest.damaged_in(store).map_err(|error| Error::disk("look at", store.path(), error))?
+        }
+        None => Vec::new(),
+    };
+    let record = Plan::read(store)?;
+    Ok((plan::start(uri, &settings.selection, manifest.as_ref(), damage, record), manifest))
+}
+
+async fn lock(store: &Store) -> Result<Lock> {
+    let mut told = false;
+    loop {
+        if let Some(lock) = store.try_lock()? {
+            return Ok(lock);
+        }
+        if !told {
+            tracing::info!(dest = %store.path().display(), "another process downloads into this folder: waiting for it");
+            told = true;
+        }
+        sleep(LOCK_POLL).await;
+    }
+}
+
+struct Job<'a> {
+    uri: &'a str,
+    settings: &'a Settings,
+    source: Source,
+    store: Arc<Store>,
+    manifest: Option<Manifest>,
+}
+
+impl Job<'_> {
+    /// The plan for where the run begins; with the damage where the rest of the folder is known to be right.
+    async fn plan(&self, start: Start) -> Result<(Plan, Option<Vec<Damage>>)> {
+        match start {
+            Start::Repair(plan, damage) => {
+                for damage in &damage {
+                    tracing::warn!("{damage}: it is fetched again");
+                }
+                Ok((plan, Some(damage)))
+            }
+            Start::Resume(plan) => Ok((plan, None)),
+            Start::Ask { pin: Some(commit), earlier } => match self.ask(&commit, earlier.clone()).await {
+                Err(error) if error.is_gone() => {
+                    tracing::warn!("{error}; asking what {} is now", self.uri);
+                    Ok((self.ask(&self.source.commit().await?, earlier).await?, None))
+                }
+                plan => Ok((plan?, None)),
+            },
+            Start::Ask { pin: None, earlier } => {
+                Ok((self.ask(&self.source.commit().await?, earlier).await?, None))
+            }
+        }
+    }
+
+    /// Plans the selected files of a commit and records the plan.
+    async fn ask(&self, commit: &str, mut earlier: Vec<String>) -> Result<Plan> {
+        let selection = &self.settings.selection;
+        let all = self.source.files(commit).await?;
+        let count = all.len();
+        let files: Vec<_> = all.into_iter().filter(|file| selection.wants(&file.path)).collect();
+        if files.is_empty() {
+            let why = format!("the patterns leave none of its {count} files");
+            return Err(Error::NothingSelected { source_uri: self.uri.to_owned(), why });
+        }
+        earlier.retain(|path| files.iter().all(|file| file.path != *path));
+        let plan = Plan {
+            source: self.uri.to_owned(),
+            revision: commit.to_owned(),
+            allow_patterns: selection.allow_patterns().to_vec(),
+            ignore_patterns: selection.ignore_patterns().to_vec(),
+            files,
+            stale: earlier,
+        };
+        plan.record(&self.store)?;
+        // A manifest of anything else must not be believed while files are replaced one by one.
+        let same =
+            |manifest: &Manifest| manifest.source == self.uri && manifest.revision.as_deref() == Some(commit);
+        if !self.manifest.as_ref().is_some_and(same) {
+            self.store.remove(Manifest::PATH)?;
+        }
+        Ok(plan)
+    }
+
+    /// Fetches what the folder lacks, removes what is stale, and writes the manifest.
+    async fn fetch(&self, (plan, damage): (Plan, Option<Vec<Damage>>)) -> Result<()> {
+        tracing::info!(
+            source = self.uri,
+            commit = plan.revision,
+            files = plan.files.len(),
+            bytes = plan.bytes(),
+            "resolved"
+        );
+        let (mut files, wanted) = match damage {
+            Some(damage) => split(&plan, &damage),
+            None => check(&self.store, self.settings.streams, plan.files.clone()).await?,
+        };
+        let bytes = wanted.iter().map(|file| file.size).sum();
+        check_room(self.store.path(), bytes, self.store.free_bytes()?)?;
+        let (begun, count) = (Instant::now(), wanted.len());
+        let progress = Progress::new(bytes, count);
+        let transfer = Transfer {
+            source: &self.source,
+            commit: &plan.revision,
+            store: &self.store,
+            settings: self.settings,
+            progress: &progress,
+        };
+        let fetched = tokio::select! {
+            fetched = transfer.fetch(wanted) => fetched?,
+            never = progress.report(self.settings.progress_every) => match never {},
+        };
+        for path in &plan.stale {
+            self.store.remove(path)?;
+        }
+        files.extend(fetched);
+        files.sort();
+        self.finish(plan, files)?;
+        let bytes_per_second = rate(bytes, begun.elapsed());
+        tracing::info!(source = self.uri, files = count, bytes, bytes_per_second, "complete");
+        Ok(())
+    }
+
+    fn finish(&self, plan: Plan, files: Vec<ManifestFile>) -> Result<()> {
+        let manifest = Manifest {
+            source: plan.source,
+            revision: Some(plan.revision),
+            files,
+            adopted: false,
+            allow_patterns: plan.allow_patterns,
+            ignore_patterns: plan.ignore_patterns,
+        };
+        manifest.write_in(&self.store)?;
+        Plan::forget(&self.store)
+    }
+}
+
+/// The files of a manifest's plan that are whole, and those that are not.
+fn split(plan: &Plan, damage: &[Damage]) -> (Vec<ManifestFile>, Vec<PlannedFile>) {
+    let (mut whole, mut wanted) = (Vec::new(), Vec::new());
+    for file in &plan.files {
+        match &file.digest {
+            Digest::Sha256(sha256) if damage.iter().all(|damage| damage.path != file.path) => {
+                let (path, sha256) = (file.path.clone(), sha256.clone());
+                whole.push(ManifestFile { path, size: file.size, sha256 });
+            }
+            _ => wanted.push(file.clone()),
+        }
+    }
+    (whole, wanted)
+}
+
+/// Refuses to begin what cannot fit.
+fn check_room(dest: &Path, needed: u64, free: u64) -> Result<()> {
+    if needed > free { Err(Error::NoRoom { dest: dest.to_owned(), needed, free }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::download::error::Reason;
+
+    #[test]
+    fn a_download_that_cannot_fit_does_not_begin() {
+        let dest = Path::new("/mnt/models");
+        assert!(check_room(dest, 10, 10).is_ok());
+        let error = check_room(dest, 11, 10).unwrap_err();
+        assert_eq!(error.reason(), Reason::DiskFull);
+        let text = error.to_string();
+        assert!(
+            text.contains("/mnt/models") && text.contains("11 bytes") && text.contains("10 are free"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! The manifest of a copy: what it is a copy of, and what must be there for it to be whole.
+//!
+//! *A copy is complete when its manifest is there and every file has the size it says.* The manifest is
+//! written last, so a copy that was cut short has none.
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Result};
+use super::store::{self, Found, Store};
+
+/// What a folder holds: `.localmodel/manifest.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// The source URI, verbatim.
+    pub source: String,
+    /// The commit that the files are of; none where the source has no such thing, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The files, sorted by path.
+    pub files: Vec<ManifestFile>,
+    /// Written for files that another program had downloaded: what was there counts as right.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
+    /// The patterns of which a file had to match one; none: all files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_patterns: Vec<String>,
+    /// The patterns of which a file had to match none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore_patterns: Vec<String>,
+}
+
+/// One file of a [`Manifest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ManifestFile {
+    /// Its name, relative to the folder, with `/` between parts.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256 of its bytes in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A file that is not what its manifest says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path} {kind}")]
+pub struct Damage {
+    /// The file's path in the manifest.
+    pub path: String,
+    /// What is wrong with it.
+    pub kind: DamageKind,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DamageKind {
+    /// It is not there.
+    #[error("is missing")]
+    Missing,
+    /// It is shorter or longer than it should be.
+    #[error("has {found} bytes instead of {expected}")]
+    WrongSize {
+        /// Bytes that the manifest says.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// A symlink, folder or other thing stands there, or on the way.
+    #[error("is not a regular file")]
+    NotAFile,
+}
+
+impl Manifest {
+    /// Where a copy keeps its manifest.
+    pub const PATH: &str = ".localmodel/manifest.json";
+
+    /// The manifest in the folder `dir`, if both are there; one that cannot be read is an error.
+    pub fn read(dir: &Path) -> Result<Option<Self>> {
+        let opened = Store::open(dir).map_err(|error| Error::disk("open", dir, error))?;
+        opened.map_or(Ok(None), |store| Self::read_in(&store))
+    }
+
+    pub(crate) fn read_in(store: &Store) -> Result<Option<Self>> {
+        let Some(json) = store.read(Self::PATH)? else { return Ok(None) };
+        let damaged = |why| Error::ManifestDamaged { path: store.path().join(Self::PATH), why };
+        let manifest: Self = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+        for file in &manifest.files {
+            store::check_name(&file.path).map_err(|error| damaged(error.to_string()))?;
+        }
+        Ok(Some(manifest))
+    }
+
+    /// The files in `dir` that are not there or have another size; what they hold is not read.
+    pub fn damaged(&self, dir: &Path) -> io::Result<Vec<Damage>> {
+        let Some(store) = Store::open(dir)? else {
+            let missing = |file: &ManifestFile| Damage { path: file.path.clone(), kind: DamageKind::Missing };
+            return Ok(self.files.iter().map(missing).collect());
+        };
+        self.damaged_in(&store)
+    }
+
+    pub(crate) fn damaged_in(&self, store: &Store) -> io::Result<Vec<Damage>> {
+        let mut damages = Vec::new();
+        for file in &self.files {
+            let kind = match store.stat(&file.path)? {
+                Found::File(size) if size == file.size => continue,
+                Found::File(found) => DamageKind::WrongSize { expected: file.size, found },
+                Found::Nothing => DamageKind::Missing,
+                Found::Other => DamageKind::NotAFile,
+            };
+            damages.push(Damage { path: file.path.clone(), kind });
+        }
+        Ok(damages)
+    }
+
+    /// Writes the manifest into the folder `dir`, in one step and durably.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        self.write_in(&Store::create(dir)?)
+    }
+
+    pub(crate) fn write_in(&self, store: &Store) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::disk("write", &store.path().join(Self::PATH), error))?;
+        store.write(Self::PATH, &json)
+    }
+}
+
+/// Whether `dir` holds a whole copy: its manifest is there and every file has the size it says.
+pub fn is_complete(dir: &Path) -> bool {
+    matches!(Manifest::read(dir), Ok(Some(manifest))
+        if manifest.damaged(dir).is_ok_and(|damages| damages.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn manifest(paths: &[(&str, u64)]) -> Manifest {
+        let file = |(path, size): &(&str, u64)| ManifestFile {
+            path: (*path).to_owned(),
+            size: *size,
+            sha256: "00".repeat(32),
+        };
+        Manifest { source: "hf://o/m".into(), files: paths.iter().map(file).collect(), ..Manifest::default() }
+    }
+
+    #[test]
+    fn a_copy_is_complete_when_every_file_has_the_size_the_manifest_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        assert!(!is_complete(dir) && !is_complete(&dir.join("absent")));
+        let manifest = manifest(&[("a", 2), ("sub/b", 3)]);
+        manifest.write(dir).unwrap();
+        assert_eq!(Manifest::read(dir).unwrap().as_ref(), Some(&manifest));
+        assert!(!is_complete(dir), "its files are missing");
+        fs::create_dir(dir.join("sub")).unwrap();
+        fs::write(dir.join("a"), "12").unwrap();
+        fs::write(dir.join("sub/b"), "123").unwrap();
+        assert!(is_complete(dir));
+        fs::write(dir.join("a"), "1").unwrap();
+        assert!(!is_complete(dir));
+    }
+
+    #[test]
+    fn damage_says_what_is_wrong_with_each_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("x"), "12").unwrap();
+        let dir = dir.path();
+        fs::write(dir.join("short"), "1").unwrap();
+        fs::create_dir(dir.join("folder")).unwrap();
+        symlink(outside.path().join("x"), dir.join("link")).unwrap();
+        symlink(outside.path(), dir.join("away")).unwrap();
+        let files = [("away/x", 2), ("folder", 2), ("gone", 2), ("link", 2), ("short", 2), ("short/x", 2)];
+        let damages = manifest(&files).damaged(dir).unwrap();
+        let kinds: Vec<_> = damages.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            kinds,
+            [
+                "away/x is not a regular file",
+                "folder is not a regular file",
+                "gone is missing",
+                "link is not a regular file",
+                "short has 1 bytes instead of 2",
+                "short/x is not a regular file",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_believed_is_an_error() {
+        for content in ["{", "{}", r#"{"source":"hf://o/m","files":[{"path":"../x","size":1,"sha256":""}]}"#]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join(".localmodel")).unwrap();
+            fs::write(dir.path().join(Manifest::PATH), content).unwrap();
+            let error = Manifest::read(dir.path()).unwrap_err();
+            assert!(matches!(error, Error::ManifestDamaged { .. }), "{content}: {error}");
+            assert!(!is_complete(dir.path()));
+        }
+    }
+
+    #[test]
+    fn optional_fields_are_left_out_when_they_say_nothing() {
+        let json = serde_json::to_value(manifest(&[])).unwrap();
+        assert_eq!(json, serde_json::json!({"source": "hf://o/m", "files": []}));
+    }
+}

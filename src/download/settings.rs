@@ -1,0 +1,190 @@
+//! How downloads are made: where the hub is, who asks, through which proxy, how patiently.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+
+use super::error::{Error, Result};
+use super::retry::Policy;
+use super::select::{Selection, parse_patterns};
+
+/// The hub that is asked unless `HF_ENDPOINT` names another.
+pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+/// All that a download depends on besides its source and its folder.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The hub.
+    pub endpoint: Url,
+    /// The token for the hub, and for nobody else.
+    pub token: Option<Token>,
+    /// The files that are wanted.
+    pub selection: Selection,
+    /// The proxies to go through.
+    pub proxies: Proxies,
+    /// Files or folders of certificate authorities to trust in place of the usual ones.
+    pub ca_bundles: Vec<PathBuf>,
+    /// Files that are fetched at the same time.
+    pub streams: usize,
+    /// The most bytes that are asked for in one request.
+    pub segment: u64,
+    /// A connection that sends no byte for so long is given up.
+    pub stall: Duration,
+    /// How often a fault is answered by another attempt.
+    pub retry: Policy,
+    /// The time between two lines about the progress.
+    pub progress_every: Duration,
+}
+
+/// Addresses of proxies by the scheme of the request, as the usual environment variables name them.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    /// `HTTP_PROXY`.
+    pub http: Option<String>,
+    /// `HTTPS_PROXY`.
+    pub https: Option<String>,
+    /// `ALL_PROXY`.
+    pub all: Option<String>,
+    /// `NO_PROXY`: hosts that are asked directly.
+    pub except: Option<String>,
+}
+
+/// A secret that prints as dots.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// A token; white space around it, as secrets made from files have it, is dropped. `None` if it is empty.
+    pub fn new(value: &str) -> Option<Self> {
+        let value = value.trim();
+        (!value.is_empty()).then(|| Self(value.to_owned()))
+    }
+
+    pub(crate) fn header(&self) -> Result<HeaderValue> {
+        let why = "it holds characters that no token has";
+        let mut header = HeaderValue::from_str(&format!("Bearer {}", self.0))
+            .map_err(|_| Error::InvalidSetting { name: "HF_TOKEN", why: why.to_owned() })?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Settings {
+    /// The defaults, with this hub.
+    pub fn new(endpoint: &str) -> Result<Self> {
+        Ok(Self {
+            endpoint: parse_endpoint(endpoint)?,
+            token: None,
+            selection: Selection::default(),
+            proxies: Proxies::default(),
+            ca_bundles: Vec::new(),
+            streams: 8,
+            segment: 256 << 20,
+            stall: Duration::from_secs(30),
+            retry: Policy::default(),
+            progress_every: Duration::from_secs(10),
+        })
+    }
+
+    /// The settings that the environment asks for; `variable` looks one up.
+    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let get = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        // Proxies are written in small letters by some and in capitals by others.
+        let either = |name: &str| get(&name.to_lowercase()).or_else(|| get(name));
+        let patterns = |name| get(name).map(|value| parse_patterns(&value)).unwrap_or_default();
+        let token = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find_map(get);
+        Ok(Self {
+            token: token.as_deref().and_then(Token::new),
+            selection: Selection::new(
+                patterns("STORAGE_ALLOW_PATTERNS"),
+                patterns("STORAGE_IGNORE_PATTERNS"),
+            )?,
+            proxies: Proxies {
+                http: either("HTTP_PROXY"),
+                https: either("HTTPS_PROXY"),
+                all: either("ALL_PROXY"),
+                except: either("NO_PROXY"),
+            },
+            ca_bundles: ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"]
+                .into_iter()
+                .filter_map(get)
+                .map(Into::into)
+                .collect(),
+            ..Self::new(get("HF_ENDPOINT").as_deref().unwrap_or(DEFAULT_ENDPOINT))?
+        })
+    }
+}
+
+fn parse_endpoint(endpoint: &str) -> Result<Url> {
+    let invalid = |why: String| Error::InvalidSetting { name: "HF_ENDPOINT", why };
+    let url = Url::parse(endpoint.trim()).map_err(|error| invalid(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
+        return Err(invalid("it has to look like https://huggingface.co".to_owned()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("it holds a user or a password; use HF_TOKEN".to_owned()));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(variables: &[(&str, &str)]) -> Result<Settings> {
+        Settings::from_env(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_environment_says_how_to_download() {
+        let settings = from(&[
+            ("HF_ENDPOINT", "http://hub:8080/"),
+            ("HF_TOKEN", "hf_secret\n"),
+            ("https_proxy", "http://small:1"),
+            ("HTTPS_PROXY", "http://capital:1"),
+            ("HTTP_PROXY", "http://capital:2"),
+            ("NO_PROXY", "hub"),
+            ("SSL_CERT_FILE", "/etc/ca.pem"),
+            ("STORAGE_ALLOW_PATTERNS", "*.json,*.txt"),
+            ("STORAGE_IGNORE_PATTERNS", ""),
+        ])
+        .unwrap();
+        assert_eq!(settings.endpoint.as_str(), "http://hub:8080/");
+        assert_eq!(settings.token.as_ref().unwrap().header().unwrap(), "Bearer hf_secret");
+        assert_eq!(settings.proxies.https.as_deref(), Some("http://small:1"));
+        assert_eq!(settings.proxies.http.as_deref(), Some("http://capital:2"));
+        assert_eq!(settings.proxies.except.as_deref(), Some("hub"));
+        assert_eq!(settings.ca_bundles, [PathBuf::from("/etc/ca.pem")]);
+        assert_eq!(settings.selection.allow_patterns(), ["*.json", "*.txt"]);
+        assert!(settings.selection.ignore_patterns().is_empty());
+        assert!(!format!("{settings:?}").contains("hf_secret"));
+    }
+
+    #[test]
+    fn an_empty_environment_means_the_public_hub_without_a_token() {
+        let settings = from(&[("HF_TOKEN", " \n"), ("HF_ENDPOINT", "")]).unwrap();
+        assert_eq!(settings.endpoint.as_str(), "https://huggingface.co/");
+        assert!(settings.token.is_none());
+        let old = from(&[("HUGGING_FACE_HUB_TOKEN", "old")]).unwrap();
+        assert_eq!(old.token.unwrap().header().unwrap(), "Bearer old");
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_one_is_refused() {
+        for endpoint in ["hub:8080", "ftp://hub", "not an address", "https://hub/?x=1", "https://user:pw@hub"]
+        {
+            let error = from(&[("HF_ENDPOINT", endpoint)]).unwrap_err().to_string();
+            assert!(error.starts_with("HF_ENDPOINT is not valid") && !error.contains("pw"), "{error}");
+        }
+    }
+}
