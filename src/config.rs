@@ -125,7 +125,10 @@ impl Config {
     }
 }
 
-fn parse<T: Default + serde::de::DeserializeOwned>(key: &'static str, text: Option<&str>) -> Result<T, ConfigError> {
+fn parse<T: Default + serde::de::DeserializeOwned>(
+    key: &'static str,
+    text: Option<&str>,
+) -> Result<T, ConfigError> {
     let Some(text) = text else { return Ok(T::default()) };
     serde_json::from_str(text).map_err(|e| ConfigError { key, problem: e.to_string() })
 }
@@ -171,7 +174,8 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_ignored_and_unreadable_ones_named() {
-        let config = Config::read(Some(&map(&json!({"localModel": r#"{"enabled": true, "new": 1}"#})))).unwrap();
+        let config =
+            Config::read(Some(&map(&json!({"localModel": r#"{"enabled": true, "new": 1}"#})))).unwrap();
         assert!(config.enabled);
         let error = Config::read(Some(&map(&json!({"localModel": r#"{"enabled": "yes"}"#})))).unwrap_err();
         assert_eq!(error.key, "localModel");
@@ -181,7 +185,9 @@ mod tests {
     #[test]
     fn kserves_agent_image_is_replaced_by_ours_and_any_other_is_kept() {
         let with = |image: &str| Config { agent_image: Some(image.into()), ..Config::default() };
-        for theirs in ["kserve/kserve-localmodelnode-agent:latest", "r.io:5000/x/kserve-localmodelnode-agent@sha256:00"] {
+        for theirs in
+            ["kserve/kserve-localmodelnode-agent:latest", "r.io:5000/x/kserve-localmodelnode-agent@sha256:00"]
+        {
             assert_eq!(agent_image(&with(theirs), "ours:1"), ("ours:1", Some(theirs)));
         }
         assert_eq!(agent_image(&with("r.io/localmodel:2"), "ours:1"), ("r.io/localmodel:2", None));

@@ -4,13 +4,13 @@
 pub mod agent;
 pub mod api;
 pub mod config;
-pub mod plan;
 pub mod download;
 pub mod error;
-pub mod telemetry;
-pub mod watch;
 pub mod live_config;
 pub mod operator;
+pub mod plan;
+pub mod telemetry;
+pub mod watch;
 
 /// Ends when the process is asked to stop (SIGTERM or SIGINT).
 pub async fn shutdown_signal() {

@@ -21,7 +21,11 @@ pub struct LiveConfig {
 
 impl LiveConfig {
     /// Starts to watch the ConfigMap in this namespace.
-    pub fn start(client: &Client, namespace: &str, on: impl FnMut(Change<ConfigMap>) + Send + 'static) -> Self {
+    pub fn start(
+        client: &Client,
+        namespace: &str,
+        on: impl FnMut(Change<ConfigMap>) + Send + 'static,
+    ) -> Self {
         let selector = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"));
         let maps = watch(Api::namespaced(client.clone(), namespace), selector, on);
         Self { maps, last: Mutex::new((None, Arc::new(Config::default()))) }

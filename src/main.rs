@@ -113,7 +113,8 @@ async fn run_agent(settings: agent::Settings) -> Result<(), Error> {
 fn crds(out: Option<PathBuf>) -> Result<(), Error> {
     for crd in api::crds() {
         let name = crd.metadata.name.clone().unwrap_or_default();
-        let yaml = api::crd_yaml(&crd).map_err(|error| Error::Setup(format!("definition {name}: {error}")))?;
+        let yaml =
+            api::crd_yaml(&crd).map_err(|error| Error::Setup(format!("definition {name}: {error}")))?;
         match &out {
             None => println!("---\n{yaml}"),
             Some(folder) => {

@@ -14,7 +14,8 @@ use crate::error::{Doing, Error};
 pub fn init() {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error,kube_runtime=error"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().flatten_event(true).init();
     } else {
@@ -39,6 +40,7 @@ where
     };
     let app = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready));
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let listener = tokio::net::TcpListener::bind(address).await.doing(|| format!("listening on {address}"))?;
+    let listener =
+        tokio::net::TcpListener::bind(address).await.doing(|| format!("listening on {address}"))?;
     axum::serve(listener, app).await.doing(|| "serving health checks".into())
 }

@@ -30,7 +30,11 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<ManifestFile>) -> io::Res
         } else if kind.is_file() {
             let name = path.strip_prefix(root).map_err(io::Error::other)?.to_str();
             let name = name.ok_or_else(|| io::Error::other(format!("{} is no text", path.display())))?;
-            files.push(ManifestFile { path: name.to_owned(), size: entry.metadata()?.len(), sha256: sha256(&path)? });
+            files.push(ManifestFile {
+                path: name.to_owned(),
+                size: entry.metadata()?.len(),
+                sha256: sha256(&path)?,
+            });
         }
     }
     Ok(())

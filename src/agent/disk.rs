@@ -71,7 +71,11 @@ impl Disk {
         Ok(scan)
     }
 
-    fn folders(&self, area: &str, strangers: &mut BTreeSet<String>) -> Result<BTreeMap<String, Folder>, Error> {
+    fn folders(
+        &self,
+        area: &str,
+        strangers: &mut BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Folder>, Error> {
         let parent = self.root.join(area);
         let mut found = BTreeMap::new();
         for name in names(&parent)? {
@@ -162,7 +166,8 @@ fn folder(path: &Path) -> Folder {
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, Error> {
-    let read = || fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
+    let read =
+        || fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
     let result: io::Result<Vec<String>> = read();
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -201,4 +206,3 @@ fn link_good_files(manifest: &Manifest, model: &Path, incoming: &Path) -> io::Re
     }
     manifest.write(incoming).map_err(io::Error::other)
 }
-

@@ -60,7 +60,8 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     let config = LiveConfig::start(&client, &settings.namespace, move |_| woken.notify_one());
     let passed = Arc::new(AtomicBool::new(false));
     let (seen, port) = (passed.clone(), settings.health_port);
-    let waiting = move || if seen.load(Ordering::Relaxed) { Vec::new() } else { vec!["the first pass".to_owned()] };
+    let waiting =
+        move || if seen.load(Ordering::Relaxed) { Vec::new() } else { vec!["the first pass".to_owned()] };
     let agent = Agent {
         disk: Disk::new(settings.root.clone()),
         client,
@@ -121,7 +122,9 @@ impl Agent {
             Ok(wake) => {
                 self.passed.store(true, Ordering::Relaxed);
                 let until = wake.map(|at| at.duration_since(Timestamp::now()).max(SignedDuration::ZERO));
-                until.and_then(|until| Duration::try_from(until).ok()).map_or(interval, |until| until.min(interval))
+                until
+                    .and_then(|until| Duration::try_from(until).ok())
+                    .map_or(interval, |until| until.min(interval))
             }
             Err(error) => {
                 if !error.is_conflict() {
@@ -139,7 +142,10 @@ impl Agent {
     /// One pass; returns when to look again at the latest, if the plan says so.
     async fn pass(&mut self, sources: &Sources, config: &Config) -> Result<Option<Timestamp>, Error> {
         let Some(local) = sources.local_node() else {
-            tracing::debug!(node = self.settings.node, "no LocalModelNode: nothing to do and nothing to erase");
+            tracing::debug!(
+                node = self.settings.node,
+                "no LocalModelNode: nothing to do and nothing to erase"
+            );
             return Ok(None);
         };
         let entries = self.own_entries(&local).await?;
@@ -152,7 +158,12 @@ impl Agent {
         };
         let outcome = pass::pass(&View {
             entries: &entries,
-            wanted: &local.spec.local_models.iter().map(|entry| storage_key(&entry.source_model_uri)).collect(),
+            wanted: &local
+                .spec
+                .local_models
+                .iter()
+                .map(|entry| storage_key(&entry.source_model_uri))
+                .collect(),
             disk: &scan.inventory,
             unwritable: unwritable.as_ref(),
             jobs: &jobs,
@@ -187,7 +198,8 @@ impl Agent {
     /// which the cache is read once.
     async fn own_entries(&mut self, local: &LocalModelNode) -> Result<Vec<ModelEntry>, Error> {
         let all = &local.spec.local_models;
-        self.first_groups.retain(|name, _| all.iter().any(|e| e.model_name == *name && e.node_group.is_none()));
+        self.first_groups
+            .retain(|name, _| all.iter().any(|e| e.model_name == *name && e.node_group.is_none()));
         let mut own = Vec::new();
         for entry in all {
             let group = match &entry.node_group {

@@ -30,9 +30,15 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    pub(super) fn start(client: &Client, settings: &Settings, job_namespace: &str, wake: &Arc<Notify>) -> Self {
+    pub(super) fn start(
+        client: &Client,
+        settings: &Settings,
+        job_namespace: &str,
+        wake: &Arc<Notify>,
+    ) -> Self {
         let this_node = watcher::Config::default().fields(&format!("metadata.name={}", settings.node));
-        let of_node = watcher::Config::default().labels(&format!("{JOB_NODE}={}", label_value(&settings.node)));
+        let of_node =
+            watcher::Config::default().labels(&format!("{JOB_NODE}={}", label_value(&settings.node)));
         Self {
             node: settings.node.clone(),
             local_nodes: watch(Api::all(client.clone()), this_node, waking(wake)),

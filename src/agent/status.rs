@@ -21,8 +21,13 @@ impl Agent {
         let name = local.name_any();
         let before = local.status.clone().unwrap_or_default();
         let disk = local_status::disk(self.disk.usage(), unwritable);
-        let mut wanted =
-            local_status::status(&before, &local.spec.local_models, &self.settings.group, &outcome.status, disk);
+        let mut wanted = local_status::status(
+            &before,
+            &local.spec.local_models,
+            &self.settings.group,
+            &outcome.status,
+            disk,
+        );
         if self.plain {
             wanted = wanted.without_ours();
         }
@@ -38,7 +43,9 @@ impl Agent {
                 .await
                 .doing(|| format!("writing the status of LocalModelNode {name}"))?;
             if !wanted.disks.is_empty() && kept.status.is_none_or(|status| status.disks.is_empty()) {
-                tracing::info!("the definition of LocalModelNode keeps no detail: only KServe's own status is written");
+                tracing::info!(
+                    "the definition of LocalModelNode keeps no detail: only KServe's own status is written"
+                );
                 self.plain = true;
             }
             for (model, (phase, detail)) in &outcome.status {

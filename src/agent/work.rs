@@ -5,8 +5,8 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Resource};
 
-use super::{Agent, sources};
 use super::sources::Sources;
+use super::{Agent, sources};
 use crate::api::source::storage_key;
 use crate::api::{ClusterStorageContainer, LocalModelNode, ModelEntry};
 use crate::config::Config;
@@ -43,7 +43,8 @@ impl Agent {
                 Err(error) => tracing::warn!(?action, %error, "failed"),
             }
         }
-        let changes_the_disk = |action: &Action| !matches!(action, Action::DeleteJob(_) | Action::Download(_));
+        let changes_the_disk =
+            |action: &Action| !matches!(action, Action::DeleteJob(_) | Action::Download(_));
         if actions.iter().any(changes_the_disk) {
             self.wake.notify_one(); // the disk tells nobody that it changed
         }
@@ -68,7 +69,9 @@ impl Agent {
                 self.create_job(entry, local, sources, config).await
             }
             Action::Adopt(key) => {
-                let Some(source) = entry_of(&key).map(|entry| entry.source_model_uri.clone()) else { return Ok(()) };
+                let Some(source) = entry_of(&key).map(|entry| entry.source_model_uri.clone()) else {
+                    return Ok(());
+                };
                 off_the_loop(move || disk.adopt(&key, &source)).await
             }
             Action::Place(key) => off_the_loop(move || disk.place(&key)).await,
@@ -96,7 +99,8 @@ impl Agent {
         let node = self.settings.node.as_str();
         let Some(owner) = local.owner_ref(&()) else { return Ok(()) };
         let containers = sources.containers();
-        let containers: Vec<&ClusterStorageContainer> = containers.iter().map(|container| &**container).collect();
+        let containers: Vec<&ClusterStorageContainer> =
+            containers.iter().map(|container| &**container).collect();
         let download = Download {
             entry,
             group: &self.settings.group,
@@ -117,7 +121,9 @@ impl Agent {
         if self.create(&download, &aside).await? {
             return Ok(());
         }
-        Err(Error::Setup(format!("Jobs {plain} and {aside} exist and are somebody else's: remove one of them")))
+        Err(Error::Setup(format!(
+            "Jobs {plain} and {aside} exist and are somebody else's: remove one of them"
+        )))
     }
 
     /// Makes the Job; true when it is there afterwards, false when another one has its name. A Job of

@@ -98,7 +98,10 @@ fn the_schema_itself_refuses_missing_fields_and_empty_groups() {
 #[test]
 fn both_kinds_of_cache_have_the_same_spec_and_status() {
     let properties = |crd| {
-        let crd = serde_json::to_value::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>(crd).unwrap();
+        let crd = serde_json::to_value::<
+            k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+        >(crd)
+        .unwrap();
         let all = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties").unwrap().clone();
         [all["spec"].clone(), all["status"].clone()]
     };

@@ -40,7 +40,12 @@ where
 
 /// Patches the status so that it becomes `wanted`; `None` when it is already. Returns the status that
 /// the server kept. The patch carries the resourceVersion that it was made for.
-pub(super) async fn patch_status<K, S>(api: &Api<K>, object: &K, before: &S, wanted: &S) -> Result<Option<Value>, Error>
+pub(super) async fn patch_status<K, S>(
+    api: &Api<K>,
+    object: &K,
+    before: &S,
+    wanted: &S,
+) -> Result<Option<Value>, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
     S: Serialize,
@@ -52,7 +57,11 @@ where
     let Some(changes) = patch::merge(&before, &wanted) else { return Ok(None) };
     let body = json!({"metadata": {"resourceVersion": object.resource_version()}, "status": changes});
     let kept = api
-        .patch_status(&name, &PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() }, &Patch::Merge(&body))
+        .patch_status(
+            &name,
+            &PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() },
+            &Patch::Merge(&body),
+        )
         .await
         .doing(|| format!("writing the status of {} {name}", K::kind(&())))?;
     let kept = serde_json::to_value(kept).map_err(failed)?;

@@ -38,7 +38,9 @@ pub(super) async fn run(context: Arc<Context>) {
 
 fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelCache>> {
     match touched {
-        Touched::All | Touched::Group(_) | Touched::Node(_) | Touched::LocalNode(_) => all(&stores.caches.store),
+        Touched::All | Touched::Group(_) | Touched::Node(_) | Touched::LocalNode(_) => {
+            all(&stores.caches.store)
+        }
         Touched::Cache(name) => vec![ObjectRef::new(name)],
         Touched::Owned { cache: Some(label), .. } => {
             let of = |cache: &LocalModelCache| names::label_value(&cache.name_any()) == *label;
@@ -68,21 +70,28 @@ async fn reconcile(cache: Arc<LocalModelCache>, context: Arc<Context>) -> Result
 }
 
 /// The download volumes in each group that exists; a group that does not is a problem of its own (C5).
-async fn volumes(cache: &LocalModelCache, context: &Context, problems: &mut Vec<Statement>) -> Result<(), Error> {
+async fn volumes(
+    cache: &LocalModelCache,
+    context: &Context,
+    problems: &mut Vec<Statement>,
+) -> Result<(), Error> {
     let config = context.stores.config();
     let Some(owner) = cache.controller_owner_ref(&()).filter(|_| config.enabled) else { return Ok(()) };
     let key = CacheKey::cluster(cache.name_any());
     let mut result = Ok(());
     for name in &cache.spec.node_groups {
         let Some(group) = context.stores.groups.store.get(&ObjectRef::new(name)) else {
-            let message = format!("LocalModelNodeGroup {name} does not exist: make it, or take it out of nodeGroups");
+            let message =
+                format!("LocalModelNodeGroup {name} does not exist: make it, or take it out of nodeGroups");
             problems.push(Statement::problem(NODE_GROUP_NOT_FOUND, message));
             continue;
         };
         let pair = volumes::download(&key, &cache.spec, owner.clone(), &group, &config.job_namespace);
         match advance(context, &pair).await {
             Ok(None) => {}
-            Ok(Some(Obstacle::Conflict(message))) => problems.push(Statement::problem(NAME_CONFLICT, message)),
+            Ok(Some(Obstacle::Conflict(message))) => {
+                problems.push(Statement::problem(NAME_CONFLICT, message))
+            }
             Ok(Some(Obstacle::Terminating(message))) => {
                 problems.push(Statement::problem(VOLUMES_TERMINATING, message));
             }
@@ -192,10 +201,15 @@ fn ignore_missing(result: kube::Result<()>) -> kube::Result<()> {
     }
 }
 
-async fn set_finalizers(cache: &LocalModelCache, context: &Context, finalizers: Vec<&str>) -> Result<(), Error> {
+async fn set_finalizers(
+    cache: &LocalModelCache,
+    context: &Context,
+    finalizers: Vec<&str>,
+) -> Result<(), Error> {
     let api: Api<LocalModelCache> = Api::all(context.client.clone());
     let body = json!({"metadata": {"resourceVersion": cache.resource_version(), "finalizers": finalizers}});
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     let patched = api.patch_metadata(&cache.name_any(), &params, &Patch::Merge(&body)).await.map(drop);
-    ignore_missing(patched).doing(|| format!("writing the finalizers of LocalModelCache {}", cache.name_any()))
+    ignore_missing(patched)
+        .doing(|| format!("writing the finalizers of LocalModelCache {}", cache.name_any()))
 }

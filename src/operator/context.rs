@@ -48,7 +48,10 @@ impl Pruned {
 
     pub(super) fn set(&self, kind: &str) {
         if !self.0.swap(true, Ordering::Relaxed) {
-            tracing::info!(kind, "the definition of this kind keeps no conditions: only KServe's own status is written");
+            tracing::info!(
+                kind,
+                "the definition of this kind keeps no conditions: only KServe's own status is written"
+            );
         }
     }
 }
@@ -72,7 +75,9 @@ pub(super) async fn own_image(client: &Client, settings: &Settings) -> Result<St
         return Ok(image.clone());
     }
     let Some(name) = &settings.pod else {
-        return Err(Error::Setup("say which image agents and Jobs run: set OWN_IMAGE, or POD_NAME in a pod".into()));
+        return Err(Error::Setup(
+            "say which image agents and Jobs run: set OWN_IMAGE, or POD_NAME in a pod".into(),
+        ));
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.namespace);
     let pod = pods.get(name).await.doing(|| format!("reading the operator's own pod {name}"))?;

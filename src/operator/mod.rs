@@ -5,8 +5,8 @@
 mod apply;
 mod caches;
 mod context;
-mod nodes;
 mod node_groups;
+mod nodes;
 mod stores;
 mod volumes;
 

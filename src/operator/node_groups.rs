@@ -57,7 +57,11 @@ async fn reconcile(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Re
 }
 
 /// The agents' volumes and their `DaemonSet`.
-async fn agents(group: &LocalModelNodeGroup, context: &Context, problems: &mut Vec<Statement>) -> Result<(), Error> {
+async fn agents(
+    group: &LocalModelNodeGroup,
+    context: &Context,
+    problems: &mut Vec<Statement>,
+) -> Result<(), Error> {
     let config = context.stores.config();
     let Some(owner) = group.controller_owner_ref(&()) else { return Ok(()) };
     let pair = volumes::agent(group, owner.clone(), &context.namespace);
@@ -82,7 +86,11 @@ async fn agents(group: &LocalModelNodeGroup, context: &Context, problems: &mut V
     apply::apply(&api, &wanted, live.as_ref()).await
 }
 
-async fn status(group: &LocalModelNodeGroup, context: &Context, problems: Vec<Statement>) -> Result<(), Error> {
+async fn status(
+    group: &LocalModelNodeGroup,
+    context: &Context,
+    problems: Vec<Statement>,
+) -> Result<(), Error> {
     if context.plain_groups.get() {
         return Ok(());
     }

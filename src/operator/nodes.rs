@@ -72,7 +72,8 @@ fn local_node(node: &Node, entries: Vec<ModelEntry>) -> LocalModelNode {
 }
 
 fn is_ours(local: &LocalModelNode) -> bool {
-    local.metadata.deletion_timestamp.is_none() && local.labels().get(MANAGED_BY).is_some_and(|by| by == MANAGER)
+    local.metadata.deletion_timestamp.is_none()
+        && local.labels().get(MANAGED_BY).is_some_and(|by| by == MANAGER)
 }
 
 /// The node has left its last group: Kubernetes ends the agent, and the files stay (N5).
@@ -87,11 +88,7 @@ async fn delete(api: &Api<LocalModelNode>, local: &LocalModelNode) -> Result<(),
     Ok(())
 }
 
-async fn label(
-    node: &Node,
-    context: &Context,
-    wanted: &BTreeMap<String, String>,
-) -> Result<(), Error> {
+async fn label(node: &Node, context: &Context, wanted: &BTreeMap<String, String>) -> Result<(), Error> {
     let changes = entries::label_changes(node, wanted);
     if changes.is_empty() {
         return Ok(());

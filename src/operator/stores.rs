@@ -64,7 +64,11 @@ impl Stores {
         let all = watcher::Config::default;
         let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
         Self {
-            caches: watch(Api::all(client.clone()), all(), tell(&news, |c: &LocalModelCache| Touched::Cache(c.name_any()))),
+            caches: watch(
+                Api::all(client.clone()),
+                all(),
+                tell(&news, |c: &LocalModelCache| Touched::Cache(c.name_any())),
+            ),
             groups: watch(
                 Api::all(client.clone()),
                 all(),
@@ -112,7 +116,10 @@ impl Stores {
     }
 
     /// The objects that a controller has to look at again, as `map` derives them from the news.
-    pub(super) fn triggers<K, F>(self: &Arc<Self>, map: F) -> impl Stream<Item = ObjectRef<K>> + Send + use<K, F>
+    pub(super) fn triggers<K, F>(
+        self: &Arc<Self>,
+        map: F,
+    ) -> impl Stream<Item = ObjectRef<K>> + Send + use<K, F>
     where
         K: Resource<DynamicType = ()> + 'static,
         F: Fn(&Self, &Touched) -> Vec<ObjectRef<K>> + Send + 'static,

@@ -29,12 +29,17 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
     let volume = match context.stores.volumes.store.get(&ObjectRef::new(&volume_name)) {
         Some(volume) => Some((*volume).clone()),
         // The store holds only objects of ours: somebody else's may have the name.
-        None => volumes.get_opt(&volume_name).await.doing(|| format!("reading PersistentVolume {volume_name}"))?,
+        None => {
+            volumes.get_opt(&volume_name).await.doing(|| format!("reading PersistentVolume {volume_name}"))?
+        }
     };
     let claim_ref = ObjectRef::new(&claim_name).within(&namespace);
     let claim = match context.stores.claims.store.get(&claim_ref) {
         Some(claim) => Some((*claim).clone()),
-        None => claims.get_opt(&claim_name).await.doing(|| format!("reading PersistentVolumeClaim {claim_name}"))?,
+        None => claims
+            .get_opt(&claim_name)
+            .await
+            .doing(|| format!("reading PersistentVolumeClaim {claim_name}"))?,
     };
     let step = step(wanted, volume.as_ref(), claim.as_ref());
     let delete = DeleteParams::default();
@@ -44,9 +49,10 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
         Step::Conflict(message) => return Ok(Some(Obstacle::Conflict(message.clone()))),
         Step::CreateVolume => volumes.create(&created(), &wanted.volume).await.map(drop),
         Step::CreateClaim => claims.create(&created(), &wanted.claim).await.map(drop),
-        Step::AdoptVolume => {
-            volumes.patch(&volume_name, &PatchParams::default(), &adopt(&wanted.volume.metadata)).await.map(drop)
-        }
+        Step::AdoptVolume => volumes
+            .patch(&volume_name, &PatchParams::default(), &adopt(&wanted.volume.metadata))
+            .await
+            .map(drop),
         Step::AdoptClaim => {
             claims.patch(&claim_name, &PatchParams::default(), &adopt(&wanted.claim.metadata)).await.map(drop)
         }

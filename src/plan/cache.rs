@@ -82,6 +82,7 @@ fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -
     } else {
         "NodeNotReady"
     };
-    let first = nodes.iter().find_map(|(node, copy)| Some(format!("; on {node}: {}", copy.message.as_ref()?)));
+    let first =
+        nodes.iter().find_map(|(node, copy)| Some(format!("; on {node}: {}", copy.message.as_ref()?)));
     Statement::ready(false, reason, so_far + &first.unwrap_or_default())
 }

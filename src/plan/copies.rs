@@ -54,7 +54,9 @@ fn phase(said: Option<&ModelStatus>) -> NodeStatus {
         Some(ModelStatus::ModelDownloading) => NodeStatus::NodeDownloading,
         Some(ModelStatus::ModelDownloaded) => NodeStatus::NodeDownloaded,
         Some(ModelStatus::ModelDownloadError) => NodeStatus::NodeDownloadError,
-        Some(ModelStatus::ModelDownloadPending | ModelStatus::Unknown) | None => NodeStatus::NodeDownloadPending,
+        Some(ModelStatus::ModelDownloadPending | ModelStatus::Unknown) | None => {
+            NodeStatus::NodeDownloadPending
+        }
     }
 }
 

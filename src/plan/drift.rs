@@ -61,6 +61,9 @@ mod tests {
 
     #[test]
     fn quantities_in_canonical_form_are_not_drift() {
-        assert!(satisfied(&json!({"cpu": "0.1", "memory": "1024Mi"}), &json!({"cpu": "100m", "memory": "1Gi"})));
+        assert!(satisfied(
+            &json!({"cpu": "0.1", "memory": "1024Mi"}),
+            &json!({"cpu": "100m", "memory": "1Gi"})
+        ));
     }
 }

@@ -40,7 +40,11 @@ pub fn is_member(node: &Node, groups: &[&LocalModelNodeGroup]) -> bool {
 
 /// The group through which a node keeps a cache: the first of the cache's groups that the node
 /// matches (N2).
-pub fn group_of<'a>(node: &Node, spec: &CacheSpec, groups: &[&'a LocalModelNodeGroup]) -> Option<&'a LocalModelNodeGroup> {
+pub fn group_of<'a>(
+    node: &Node,
+    spec: &CacheSpec,
+    groups: &[&'a LocalModelNodeGroup],
+) -> Option<&'a LocalModelNodeGroup> {
     spec.node_groups.iter().find_map(|name| {
         let group = groups.iter().find(|group| group.name_any() == *name)?;
         selector::matches(group.spec.node_selector(), node).then_some(*group)
@@ -96,7 +100,8 @@ pub fn warm_labels(
         .iter()
         .filter(|entry| entry.namespace.is_none() && downloaded(entry))
         .filter_map(|entry| {
-            let cache = caches.iter().find(|c| c.key.namespace.is_none() && c.key.name == entry.model_name)?;
+            let cache =
+                caches.iter().find(|c| c.key.namespace.is_none() && c.key.name == entry.model_name)?;
             let group = group_of(node, cache.spec, groups)?.name_any();
             Some((names::warm_label(&storage_key(&entry.source_model_uri)), names::label_value(&group)))
         })

@@ -100,10 +100,13 @@ fn pod(download: &Download, key: &str) -> Value {
     if let Some(security) = security.as_object_mut().filter(|_| !ours) {
         // Another initializer's image says itself which user it needs.
         security.retain(|field, _| {
-            field.starts_with("fsGroup") || field == "seccompProfile" || (field == "runAsNonRoot" && download.restricted)
+            field.starts_with("fsGroup")
+                || field == "seccompProfile"
+                || (field == "runAsNonRoot" && download.restricted)
         });
     }
-    let cache = CacheKey { namespace: download.entry.namespace.clone(), name: download.entry.model_name.clone() };
+    let cache =
+        CacheKey { namespace: download.entry.namespace.clone(), name: download.entry.model_name.clone() };
     let mut pod = json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -128,7 +131,8 @@ fn pod(download: &Download, key: &str) -> Value {
 fn container(download: &Download, key: &str) -> Value {
     let uri = &download.entry.source_model_uri;
     let template = choose(download.containers, uri).map(|chosen| chosen.spec.spec.container.clone());
-    let mut container = json!(template.unwrap_or_else(|| default_container(download.config, download.own_image)));
+    let mut container =
+        json!(template.unwrap_or_else(|| default_container(download.config, download.own_image)));
     container["args"] = json!([uri, MOUNT_PATH]);
     container["volumeMounts"] =
         json!([{"name": VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("incoming/{key}")}]);
@@ -151,7 +155,10 @@ fn default_container(config: &Config, own_image: &str) -> Container {
 }
 
 /// The container for a URI: enabled, for download Jobs, supporting the URI; the first by name (K1).
-pub fn choose<'a>(containers: &[&'a ClusterStorageContainer], uri: &str) -> Option<&'a ClusterStorageContainer> {
+pub fn choose<'a>(
+    containers: &[&'a ClusterStorageContainer],
+    uri: &str,
+) -> Option<&'a ClusterStorageContainer> {
     containers
         .iter()
         .filter(|c| c.spec.disabled != Some(true) && c.spec.spec.workload_type.as_deref() == Some(WORKLOAD))

@@ -33,7 +33,8 @@ pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
 
 fn phase(job: &Job, pods: &[&Pod]) -> JobPhase {
     let status = job.status.clone().unwrap_or_default();
-    let holds = |kind| status.conditions.iter().flatten().find(move |c| c.type_ == kind && c.status == "True");
+    let holds =
+        |kind| status.conditions.iter().flatten().find(move |c| c.type_ == kind && c.status == "True");
     let at = |time: Option<Timestamp>| time.unwrap_or(Timestamp::UNIX_EPOCH);
     if let Some(complete) = holds("Complete") {
         let ended = status.completion_time.as_ref().or(complete.last_transition_time.as_ref());
@@ -59,13 +60,15 @@ fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 
 /// Why a pod failed: the downloader's own word in the termination message, else the kubelet's.
 fn failure(pod: &Pod) -> Option<Problem> {
-    let ended = containers(pod).find_map(|c| c.state.as_ref()?.terminated.as_ref()).filter(|t| t.exit_code != 0);
+    let ended =
+        containers(pod).find_map(|c| c.state.as_ref()?.terminated.as_ref()).filter(|t| t.exit_code != 0);
     let Some(ended) = ended else {
         let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Failed"))?;
         let message = status.message.as_deref().unwrap_or("the pod failed");
         return Some(Problem::new(status.reason.as_deref().unwrap_or("PodFailed"), message));
     };
-    if let Some(Ok(said)) = ended.message.as_deref().map(|text| serde_json::from_str::<Failure>(text.trim())) {
+    if let Some(Ok(said)) = ended.message.as_deref().map(|text| serde_json::from_str::<Failure>(text.trim()))
+    {
         return Some(Problem::new(&said.reason, said.message));
     }
     Some(in_words_of_the_kubelet(ended))
@@ -83,7 +86,8 @@ fn in_words_of_the_kubelet(ended: &ContainerStateTerminated) -> Problem {
 fn waiting(pod: &Pod) -> Option<Problem> {
     let waiting = containers(pod).find_map(|c| c.state.as_ref()?.waiting.as_ref());
     if let Some(waiting) = waiting {
-        let reason = waiting.reason.as_deref().filter(|r| !matches!(*r, "ContainerCreating" | "PodInitializing"))?;
+        let reason =
+            waiting.reason.as_deref().filter(|r| !matches!(*r, "ContainerCreating" | "PodInitializing"))?;
         let message = waiting.message.as_deref().unwrap_or("the container cannot start");
         let is_secret = message.starts_with("secret ") && message.ends_with(" not found");
         return Some(Problem::new(if is_secret { "SecretNotFound" } else { reason }, message));

@@ -39,7 +39,11 @@ pub fn status(
 }
 
 /// Free space alone is no news until it has changed by 5 % (A8).
-fn settle(before: &LocalModelNodeStatus, mut status: LocalModelNodeStatus, group: &str) -> LocalModelNodeStatus {
+fn settle(
+    before: &LocalModelNodeStatus,
+    mut status: LocalModelNodeStatus,
+    group: &str,
+) -> LocalModelNodeStatus {
     let free = |status: &LocalModelNodeStatus| {
         let quantity = status.disks.get(group)?.free.clone()?;
         Some((quantity::bytes(&quantity).ok()?, quantity))

@@ -160,7 +160,9 @@ fn erase(view: &View, outcome: &mut Outcome) {
     for key in view.disk.models.keys().filter(idle).filter(|key| !view.wanted.contains(*key)) {
         outcome.actions.push(Action::EraseModel(key.clone()));
     }
-    for key in view.disk.incoming.keys().filter(idle).filter(|key| !view.wanted.contains(*key) || is_warm(key)) {
+    for key in
+        view.disk.incoming.keys().filter(idle).filter(|key| !view.wanted.contains(*key) || is_warm(key))
+    {
         outcome.actions.push(Action::EraseIncoming(key.clone()));
     }
 }
@@ -199,7 +201,13 @@ fn complete(bytes: u64, before: Option<&Said>, job: Option<&JobView>) -> ModelDe
 }
 
 /// A model without a complete copy. How often it failed so far is kept until it is complete.
-fn missing(view: &View, key: &str, job: Option<&JobView>, before: Option<&Said>, outcome: &mut Outcome) -> Said {
+fn missing(
+    view: &View,
+    key: &str,
+    job: Option<&JobView>,
+    before: Option<&Said>,
+    outcome: &mut Outcome,
+) -> Said {
     let base = ModelDetail {
         attempts: before.and_then(|(_, detail)| detail.attempts),
         started: job.and_then(|j| j.started).map(Time),
@@ -273,8 +281,12 @@ fn failed(
     } else {
         wake(outcome, next);
     }
-    let detail =
-        ModelDetail { attempts: Some(attempts), next_try: Some(Time(next)), finished: Some(Time(at)), ..base };
+    let detail = ModelDetail {
+        attempts: Some(attempts),
+        next_try: Some(Time(next)),
+        finished: Some(Time(at)),
+        ..base
+    };
     (ModelStatus::ModelDownloadError, with_problem(detail, problem))
 }
 
@@ -319,4 +331,3 @@ fn wake(outcome: &mut Outcome, at: Timestamp) {
 fn with_problem(detail: ModelDetail, problem: &Problem) -> ModelDetail {
     ModelDetail { reason: Some(problem.reason.clone()), message: Some(problem.message.clone()), ..detail }
 }
-

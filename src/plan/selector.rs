@@ -97,10 +97,13 @@ mod tests {
 
     #[test]
     fn a_node_can_be_named_by_field() {
-        let by_name = |name| json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}]);
+        let by_name =
+            |name| json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}]);
         assert!(selects(&by_name("n1")));
         assert!(!selects(&by_name("n2")));
-        assert!(!selects(&json!([{"matchFields": [{"key": "spec.other", "operator": "In", "values": ["n1"]}]}])));
+        assert!(!selects(
+            &json!([{"matchFields": [{"key": "spec.other", "operator": "In", "values": ["n1"]}]}])
+        ));
     }
 
     #[test]

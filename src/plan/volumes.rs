@@ -98,10 +98,8 @@ fn pair(
         ..ObjectMeta::default()
     };
     let mut volume_spec = group.spec.persistent_volume_spec.clone();
-    let mut claim_spec = PersistentVolumeClaimSpec {
-        volume_name: None,
-        ..group.spec.persistent_volume_claim_spec.clone()
-    };
+    let mut claim_spec =
+        PersistentVolumeClaimSpec { volume_name: None, ..group.spec.persistent_volume_claim_spec.clone() };
     if let Some(size) = size {
         volume_spec.capacity.get_or_insert_default().insert("storage".into(), size.clone());
         let resources = claim_spec.resources.get_or_insert_default();
@@ -154,7 +152,11 @@ pub fn step(wanted: &Pair, volume: Option<&PersistentVolume>, claim: Option<&Per
 }
 
 /// A step that the volume alone calls for; `None` when it is ours and alive.
-fn volume_step(wanted: &Pair, volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> Option<Step> {
+fn volume_step(
+    wanted: &Pair,
+    volume: &PersistentVolume,
+    claim: Option<&PersistentVolumeClaim>,
+) -> Option<Step> {
     let name = volume.name_any();
     if is_ours(&volume.metadata, &wanted.volume.metadata) {
         let deleting = volume.metadata.deletion_timestamp.is_some();
@@ -198,7 +200,8 @@ fn claim_step(wanted: &Pair, claim: &PersistentVolumeClaim) -> Step {
             Step::DeleteClaim
         };
     }
-    let bound_to_it = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()) == wanted.volume.metadata.name.as_deref();
+    let bound_to_it =
+        claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()) == wanted.volume.metadata.name.as_deref();
     if is_unowned(&claim.metadata) && bound_to_it && !deleting {
         return Step::AdoptClaim;
     }
@@ -255,4 +258,3 @@ fn phase_of_claim(claim: &PersistentVolumeClaim) -> Option<&str> {
 fn is_lost(claim: &PersistentVolumeClaim) -> bool {
     phase_of_claim(claim) == Some("Lost")
 }
-
