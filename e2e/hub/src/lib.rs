@@ -10,6 +10,7 @@
 mod answer;
 mod api;
 mod cdn;
+mod control;
 mod fault;
 mod llama;
 mod model;
@@ -17,6 +18,7 @@ mod relay;
 mod server;
 mod state;
 
+pub use control::{Control, ControlError, ModelSpec, serve};
 pub use fault::{Fault, FaultKind, RateHeader};
 pub use llama::bytes;
 pub use model::{Access, Model};
@@ -24,8 +26,8 @@ pub use server::{Addresses, Hub};
 pub use state::{Origin, Request, UnknownName};
 
 /// The token whose owner may read every repository of the mock.
-pub const TOKEN: &str = "hf_warmModelsServeWithinSecondsFromNvme";
+pub const TOKEN: &str = "hf_warmModelsServeFromNvme";
 
 /// A valid token whose owner was given no access to any private or gated repository. Any other token is
 /// answered as the real hub does it: 401 for whatever is asked, even of a public repository.
-pub const STRANGER_TOKEN: &str = "hf_strangerWithoutAnyAcceptedLicence";
+pub const STRANGER_TOKEN: &str = "hf_strangerWithoutLicence";

@@ -55,8 +55,13 @@ pub fn large_files(weights: Weights, seed: u64) -> BTreeMap<String, Vec<u8>> {
     shard_sizes(weights)
         .into_iter()
         .enumerate()
-        .map(|(i, size)| (shard_name(i + 1, weights.shards), shard(i, size, seed + i as u64)))
+        .map(|(i, size)| (shard_name(i + 1, weights.shards), shard(i, size, seed ^ shard_seed(i))))
         .collect()
+}
+
+/// Keeps shards apart even where the seeds of two models are neighbours.
+fn shard_seed(shard: usize) -> u64 {
+    (shard as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
 /// The small files of a repository, by path.

@@ -103,6 +103,15 @@ impl Model {
         self.branch("main")
     }
 
+    /// Begins a commit in which all generated shards have other bytes, as after more training.
+    #[must_use]
+    pub fn retrain(self) -> Self {
+        let Some(weights) = self.weights else { return self.commit() };
+        let seed = seed(&self.repo).rotate_left(32).wrapping_add(self.commits.len() as u64);
+        let shards = llama::large_files(weights, seed);
+        shards.into_iter().fold(self.commit(), |model, (path, bytes)| model.lfs(path, bytes))
+    }
+
     /// Puts a branch or a tag at the newest commit.
     #[must_use]
     pub fn branch(mut self, name: impl Into<String>) -> Self {
@@ -139,9 +148,13 @@ impl Model {
     }
 }
 
+fn seed(repo: &str) -> u64 {
+    repo.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
+}
+
 fn generate(repo: &str, weights: Weights) -> Tree {
-    let seed = repo.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-    let large = llama::large_files(weights, seed).into_iter().map(|(path, bytes)| (path, Blob::lfs(bytes)));
+    let large =
+        llama::large_files(weights, seed(repo)).into_iter().map(|(path, bytes)| (path, Blob::lfs(bytes)));
     let small = llama::small_files(repo, weights).into_iter().map(|(path, bytes)| (path, Blob::git(bytes)));
     large.chain(small).collect()
 }
@@ -187,6 +200,11 @@ impl Blob {
         );
         let lfs = Some(Lfs { sha256, pointer: pointer.len() });
         Self { oid: git_oid(pointer.as_bytes()), bytes: Arc::new(bytes), lfs }
+    }
+
+    /// SHA-256 of the content.
+    pub fn sha256(&self) -> String {
+        self.lfs.as_ref().map_or_else(|| hex(&Sha256::digest(&*self.bytes)), |lfs| lfs.sha256.clone())
     }
 
     /// The digest that stands in `ETag` headers.

@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer};
 
+use crate::control::BranchMove;
 use crate::fault::Fault;
 use crate::model::{Access, Model};
 use crate::relay;
@@ -177,6 +178,21 @@ impl Hub {
     pub fn files(&self, repo: &str, revision: &str) -> BTreeMap<String, Vec<u8>> {
         let tree = known(self.state.tree(repo, revision));
         tree.iter().map(|(path, blob)| (path.clone(), blob.bytes.to_vec())).collect()
+    }
+
+    /// As [`Self::move_branch`] or [`Self::force_push`], for names that come from outside.
+    pub(crate) fn try_move_branch(&self, to: &BranchMove) -> Result<(), UnknownName> {
+        self.state.move_branch(&to.repo, &to.branch, &to.commit, to.forget)
+    }
+
+    /// The SHA-256 of each file of a revision, by path.
+    pub(crate) fn digests(
+        &self,
+        repo: &str,
+        revision: &str,
+    ) -> Result<BTreeMap<String, String>, UnknownName> {
+        let tree = self.state.tree(repo, revision)?;
+        Ok(tree.iter().map(|(path, blob)| (path.clone(), blob.sha256())).collect())
     }
 
     /// Entries on a page of a tree; 1000 unless told otherwise.

@@ -44,7 +44,7 @@ pub struct Request {
 }
 
 /// A test named a repository, revision or commit that the mock does not have.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the mock hub has no {what} `{name}`")]
 pub struct UnknownName {
     what: &'static str,
