@@ -1,1 +1,11 @@
-//! The end-to-end harness.
+//! The end-to-end harness: our operator, agents and Jobs on a real cluster, against a hub of our own.
+//! Everything is real but the hub and the weights.
+
+pub mod audit;
+pub mod command;
+pub mod dump;
+pub mod setup;
+pub mod table;
+pub mod wait;
+pub mod walkthrough;
+pub mod world;

@@ -1,0 +1,92 @@
+//! What all tests share: our images on the nodes, the hub, the installed operator, the documented
+//! settings. Made once in a process, and cheap when it is there already.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use localmodel_hub::Control;
+use testcontainers::core::{IntoContainerPort, WaitFor};
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{ContainerAsync, GenericImage, ImageExt, ReuseDirective};
+use tokio::sync::OnceCell;
+
+use crate::command::{apply, kubectl, root, run, run_with};
+use crate::walkthrough;
+
+/// What stands ready.
+#[derive(Debug)]
+pub struct Setup {
+    /// Our image, on every node.
+    pub image: String,
+    /// The hub, for setting faults and reading requests.
+    pub hub: Control,
+    _container: ContainerAsync<GenericImage>,
+}
+
+static SETUP: OnceCell<Setup> = OnceCell::const_new();
+
+/// The shared setup of this process.
+pub async fn setup() -> Result<&'static Setup> {
+    SETUP.get_or_try_init(make).await
+}
+
+async fn make() -> Result<Setup> {
+    // An error only says that a provider is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    kubectl(&["version"]).await.context("no cluster: run `hack/cluster up` and `eval \"$(hack/cluster env)\"`")?;
+    let image = image("localmodel").await?;
+    run("hack/cluster", &["load", &image]).await?;
+    let hub = start_hub(&image("localmodel-hub").await?).await?;
+    let port = hub.get_host_port_ipv4(8082.tcp()).await.context("the hub's control port")?;
+    let setup = Setup { image, hub: Control::new(&format!("http://127.0.0.1:{port}"))?, _container: hub };
+    install(&setup).await?;
+    Ok(setup)
+}
+
+/// The image of a binary that was built along with this one.
+async fn image(binary: &str) -> Result<String> {
+    let path = binaries()?.join(binary);
+    let path = path.to_str().context("the target folder is no text")?;
+    Ok(run("hack/image", &[binary, path]).await?.trim().to_owned())
+}
+
+/// The folder of this workspace's binaries: this one runs in it or in `deps/` below it.
+fn binaries() -> Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let folder = this.ancestors().skip(1).find(|folder| folder.join("localmodel").is_file());
+    Ok(folder.context("build the workspace first: cargo build --workspace --all-targets")?.to_path_buf())
+}
+
+/// The hub on the cluster's network under its documented name; one of an older build is replaced.
+async fn start_hub(image: &str) -> Result<ContainerAsync<GenericImage>> {
+    let (name, tag) = image.split_once(':').context("an image has a tag")?;
+    let running = run("docker", &["ps", "-a", "--filter", "name=^hub$", "--format", "{{.Image}} {{.State}}"]).await?;
+    if !running.trim().is_empty() && running.trim() != format!("{image} running") {
+        run("docker", &["rm", "-f", "hub"]).await?;
+    }
+    GenericImage::new(name, tag)
+        .with_wait_for(WaitFor::message_on_stdout("control http"))
+        .with_exposed_port(8082.tcp())
+        .with_network("kind")
+        .with_container_name("hub")
+        .with_cmd(["--public-cdn", "http://hub:8081"])
+        .with_reuse(ReuseDirective::Always)
+        .start()
+        .await
+        .context("starting the hub")
+}
+
+/// Installs the operator from our manifests, and the documented settings.
+async fn install(setup: &Setup) -> Result<()> {
+    let manifests = kubectl(&["kustomize", "deploy/standalone"]).await?;
+    let manifests = manifests.replace("image: localmodel\n", &format!("image: {}\n", setup.image));
+    // The definitions are too long for the annotation of a client-side apply.
+    let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    run_with("kubectl", &arguments, &manifests).await.context("installing")?;
+    apply(&walkthrough::config_map(setup)?).await?;
+    apply(&walkthrough::object(setup, "hf-secret.yaml")?).await?;
+    apply(&walkthrough::object(setup, "cluster-storage-container.yaml")?).await?;
+    let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=120s"];
+    kubectl(&rollout).await.with_context(|| format!("waiting for the operator, from {}", root().display()))?;
+    Ok(())
+}

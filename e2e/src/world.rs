@@ -1,0 +1,201 @@
+//! A test's own part of the cluster: a prefix for its names, a folder on the disks, a node group. All of
+//! it is removed afterwards, also after a panic.
+
+use std::panic::AssertUnwindSafe;
+
+use anyhow::{Result, ensure};
+use futures::FutureExt;
+use kube::{Api, Client};
+use localmodel::api::{LocalModelCache, LocalModelNode, ModelStatus};
+use localmodel_hub::ModelSpec;
+use tokio::sync::RwLock;
+
+use crate::command::{apply, kubectl, on_node};
+use crate::dump::dump;
+use crate::setup::{Setup, setup};
+use crate::wait::until;
+use crate::walkthrough::JOBS;
+
+/// Both workers.
+pub const WORKERS: [&str; 2] = ["kind-worker", "kind-worker2"];
+
+/// Tests that disturb what others share hold it for themselves.
+static CLUSTER: RwLock<()> = RwLock::const_new(());
+
+/// A test's part of the cluster.
+pub struct World {
+    /// The prefix of its names; also the name of its node group and of its folder below `/models`.
+    pub prefix: String,
+    /// A client.
+    pub client: Client,
+    /// What all tests share.
+    pub setup: &'static Setup,
+}
+
+/// Runs a test beside others.
+pub async fn beside_others<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOnce(World) -> F) {
+    let _shared = CLUSTER.read().await;
+    in_world(prefix, test).await;
+}
+
+/// Runs a test while no other runs.
+pub async fn alone<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOnce(World) -> F) {
+    let _all = CLUSTER.write().await;
+    in_world(prefix, test).await;
+}
+
+async fn in_world<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOnce(World) -> F) {
+    let setup = setup().await.expect("the shared setup");
+    let client = Client::try_default().await.expect("a client of the cluster");
+    let world = || World { prefix: prefix.to_owned(), client: client.clone(), setup };
+    world().remove().await.expect("what an earlier run left can be removed");
+    let result = AssertUnwindSafe(test(world())).catch_unwind().await;
+    if !matches!(result, Ok(Ok(()))) {
+        dump(prefix).await;
+    }
+    let removed = world().remove().await;
+    match result {
+        Ok(result) => result.expect("the test"),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+    removed.expect("the test's objects can be removed");
+}
+
+impl World {
+    /// Makes the test's node group, with its own folder on both workers. Nodes join it by [`Self::join`].
+    pub async fn group(&self) -> Result<()> {
+        for node in WORKERS {
+            on_node(node, &format!("mkdir -p /models/{}", self.prefix)).await?;
+        }
+        apply(&self.group_yaml(&self.prefix)).await.map(drop)
+    }
+
+    /// The manifest of a node group of this name on the test's folder and nodes.
+    pub fn group_yaml(&self, name: &str) -> String {
+        let prefix = &self.prefix;
+        format!(
+            "
+apiVersion: serving.kserve.io/v1alpha1
+kind: LocalModelNodeGroup
+metadata: {{name: {name}}}
+spec:
+  storageLimit: 100G
+  persistentVolumeClaimSpec:
+    accessModes: [ReadWriteOnce]
+    resources: {{requests: {{storage: 100G}}}}
+    storageClassName: local-storage
+  persistentVolumeSpec:
+    accessModes: [ReadWriteOnce]
+    capacity: {{storage: 100G}}
+    local: {{path: /models/{prefix}}}
+    storageClassName: local-storage
+    nodeAffinity:
+      required:
+        nodeSelectorTerms:
+          - matchExpressions: [{{key: test/{prefix}, operator: Exists}}]
+"
+        )
+    }
+
+    /// Labels a node so that it belongs to the test's group.
+    pub async fn join(&self, node: &str) -> Result<()> {
+        kubectl(&["label", "node", node, "--overwrite", &format!("test/{}=yes", self.prefix)]).await.map(drop)
+    }
+
+    /// Takes the label away again.
+    pub async fn leave(&self, node: &str) -> Result<()> {
+        kubectl(&["label", "node", node, &format!("test/{}-", self.prefix)]).await.map(drop)
+    }
+
+    /// The full name of one of the test's caches.
+    pub fn name(&self, cache: &str) -> String {
+        format!("{}-{cache}", self.prefix)
+    }
+
+    /// Makes a cache of the test's group.
+    pub async fn cache(&self, cache: &str, source: &str) -> Result<()> {
+        let (name, group) = (self.name(cache), &self.prefix);
+        apply(&format!(
+            "
+apiVersion: serving.kserve.io/v1alpha1
+kind: LocalModelCache
+metadata: {{name: {name}}}
+spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
+"
+        ))
+        .await
+        .map(drop)
+    }
+
+    /// A model of the test's own on the hub; returns its source URI.
+    pub async fn model(&self, name: &str) -> Result<String> {
+        let repository = format!("{}/{name}", self.prefix);
+        self.setup.hub.add_model(&ModelSpec::new(&repository, 2_000_000, 2)).await?;
+        Ok(format!("hf://{repository}"))
+    }
+
+    /// One of the test's caches as it is now.
+    pub async fn get(&self, cache: &str) -> Result<Option<LocalModelCache>> {
+        Ok(Api::<LocalModelCache>::all(self.client.clone()).get_opt(&self.name(cache)).await?)
+    }
+
+    /// A node's object as it is now.
+    pub async fn node(&self, node: &str) -> Result<Option<LocalModelNode>> {
+        Ok(Api::<LocalModelNode>::all(self.client.clone()).get_opt(node).await?)
+    }
+
+    /// Waits until a node says this of one of the test's caches.
+    pub async fn until_status(&self, node: &str, cache: &str, wanted: ModelStatus) -> Result<LocalModelNode> {
+        let key = self.name(cache);
+        until(&format!("{wanted:?} of {key} on {node}"), || async {
+            let local = self.node(node).await?;
+            let said = |local: &LocalModelNode| local.status.as_ref()?.model_status.get(&key).copied();
+            Ok(local.filter(|local| said(local) == Some(wanted)))
+        })
+        .await
+    }
+
+    /// Waits until so many copies of so many are available.
+    pub async fn until_available(&self, cache: &str, available: i32, total: i32) -> Result<LocalModelCache> {
+        let name = self.name(cache);
+        until(&format!("{available} of {total} copies of {name}"), || async {
+            let found = self.get(cache).await?;
+            let count = |cache: &LocalModelCache| {
+                cache.status.as_ref().and_then(|s| s.copies.clone()).unwrap_or_default()
+            };
+            Ok(found.filter(|found| (count(found).available, count(found).total) == (available, total)))
+        })
+        .await
+    }
+
+    /// The files of the test's folder on a node, sorted.
+    pub async fn files(&self, node: &str) -> Result<Vec<String>> {
+        let folder = format!("/models/{}", self.prefix);
+        let found = on_node(node, &format!("cd {folder} 2>/dev/null && find . -type f | sort || true")).await?;
+        Ok(found.lines().map(Into::into).collect())
+    }
+
+    /// Removes all that the test made, as far as it is there.
+    async fn remove(&self) -> Result<()> {
+        let prefix = &self.prefix;
+        for kind in ["localmodelcache", "clusterstoragecontainer", "localmodelnodegroup"] {
+            let all = kubectl(&["get", kind, "-o", "name"]).await?;
+            for name in all.lines().filter(|name| name.split('/').nth(1).is_some_and(|n| n.starts_with(prefix))) {
+                kubectl(&["delete", name, "--ignore-not-found", "--timeout=60s"]).await?;
+            }
+        }
+        until(&format!("the end of the volumes of {prefix}"), || async {
+            let left = kubectl(&["get", "pv", "-o", "name"]).await?;
+            Ok((!left.lines().any(|name| name.starts_with(&format!("persistentvolume/{prefix}")))).then_some(()))
+        })
+        .await?;
+        for node in WORKERS {
+            self.leave(node).await?;
+            on_node(node, &format!("rm -rf /models/{prefix}")).await?;
+        }
+        self.setup.hub.clear_faults(prefix).await?;
+        let jobs = kubectl(&["get", "jobs", "-n", JOBS, "-o", "name"]).await?;
+        ensure!(!jobs.contains(prefix), "Jobs are left: {jobs}");
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! What is left when a cache is deleted: nothing.
+
+use anyhow::{Result, ensure};
+use localmodel::api::ModelStatus::ModelDownloading;
+use localmodel_e2e::command::kubectl;
+use localmodel_e2e::wait::until;
+use localmodel_e2e::walkthrough::JOBS;
+use localmodel_e2e::world::{WORKERS, World, beside_others};
+use localmodel_hub::{Fault, FaultKind};
+
+#[tokio::test]
+async fn a_deleted_cache_leaves_neither_job_volume_status_nor_byte() {
+    beside_others("gone", |world| async move {
+        world.group().await?;
+        world.join(WORKERS[0]).await?;
+        world.cache("m", &world.model("m").await?).await?;
+        world.until_available("m", 1, 1).await?;
+        delete(&world).await?;
+        nothing_is_left(&world, WORKERS[0]).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cache_deleted_while_its_job_runs_leaves_nothing_either() {
+    beside_others("midway", |world| async move {
+        world.group().await?;
+        world.join(WORKERS[1]).await?;
+        let source = world.model("m").await?;
+        world.setup.hub.fault(&Fault::always("midway/m", FaultKind::Throttle { bytes_per_second: 1000 })).await?;
+        world.cache("m", &source).await?;
+        world.until_status(WORKERS[1], "m", ModelDownloading).await?;
+        delete(&world).await?;
+        nothing_is_left(&world, WORKERS[1]).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cache_made_anew_under_the_same_name_becomes_warm() {
+    beside_others("again", |world| async move {
+        world.group().await?;
+        world.join(WORKERS[0]).await?;
+        let source = world.model("m").await?;
+        world.cache("m", &source).await?;
+        world.until_available("m", 1, 1).await?;
+        let old = world.get("m").await?.and_then(|cache| cache.metadata.uid);
+        kubectl(&["delete", "localmodelcache", &world.name("m"), "--wait=false"]).await?;
+        until("the old cache's end", || async {
+            Ok((world.get("m").await?.and_then(|cache| cache.metadata.uid) != old).then_some(()))
+        })
+        .await?;
+        world.cache("m", &source).await?;
+        world.until_available("m", 1, 1).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_that_two_caches_share_stays_until_the_last_one_goes() {
+    beside_others("share", |world| async move {
+        world.group().await?;
+        world.join(WORKERS[1]).await?;
+        let source = world.model("m").await?;
+        world.cache("m", &source).await?;
+        world.cache("n", &source).await?;
+        world.until_available("m", 1, 1).await?;
+        world.until_available("n", 1, 1).await?;
+        let files = world.files(WORKERS[1]).await?;
+        delete(&world).await?;
+        until("an entry for the other cache alone", || async {
+            let local = world.node(WORKERS[1]).await?;
+            let status = local.and_then(|local| local.status).unwrap_or_default();
+            Ok((!status.model_status.contains_key("share-m") && status.model_status.contains_key("share-n")).then_some(()))
+        })
+        .await?;
+        ensure!(world.files(WORKERS[1]).await? == files, "the shared folder was touched");
+        kubectl(&["delete", "localmodelcache", &world.name("n")]).await?;
+        nothing_is_left(&world, WORKERS[1]).await
+    })
+    .await;
+}
+
+async fn delete(world: &World) -> Result<()> {
+    kubectl(&["delete", "localmodelcache", &world.name("m"), "--timeout=30s"]).await.map(drop)
+}
+
+async fn nothing_is_left(world: &World, node: &str) -> Result<()> {
+    let prefix = format!("{}-", world.prefix);
+    until("nothing left", || async {
+        let files = world.files(node).await?;
+        ensure!(files.is_empty(), "files: {files:?}");
+        let jobs_and_claims = kubectl(&["get", "jobs,pods,pvc", "-n", JOBS, "-o", "name"]).await?;
+        let volumes = kubectl(&["get", "pv", "-o", "name"]).await?;
+        let left = |name: &&str| {
+            let name = name.split('/').nth(1).unwrap_or_default();
+            name.starts_with(&prefix) && name != format!("{prefix}agent")
+        };
+        let left: Vec<&str> = jobs_and_claims.lines().chain(volumes.lines()).filter(left).collect();
+        ensure!(left.is_empty(), "objects: {left:?}");
+        let status = world.node(node).await?.and_then(|local| local.status).unwrap_or_default();
+        let keys: Vec<_> =
+            status.model_status.keys().chain(status.models.keys()).filter(|key| key.starts_with(&prefix)).collect();
+        ensure!(keys.is_empty(), "status of {node}: {keys:?}");
+        Ok(Some(()))
+    })
+    .await
+}

@@ -1,0 +1,12 @@
+//! The cluster's tests: what only Kubernetes can prove.
+//!
+//! They run beside each other, each with names, nodes' labels and folders of its own; those that disturb
+//! what others share run alone.
+
+mod bad_objects;
+mod deletion;
+mod downloads;
+mod healing;
+mod kills;
+mod nodes;
+mod walkthrough;

@@ -1,0 +1,147 @@
+//! The documented walkthrough, in its order, with the substitutions that `walkthrough.rs` of the harness
+//! lists.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::wait::until;
+use localmodel_e2e::walkthrough::{CACHE, GROUP, JOBS, KEY, NODE, config_map, documented, label, object, remove};
+use localmodel_e2e::world::{World, alone};
+use localmodel_e2e::{audit, table};
+use serde_json::Value;
+
+#[tokio::test]
+async fn the_documented_walkthrough_happens_as_printed() {
+    alone("walkthrough", |world| async move {
+        remove().await?;
+        let result = walkthrough(&world).await;
+        remove().await?;
+        result
+    })
+    .await;
+}
+
+async fn walkthrough(world: &World) -> Result<()> {
+    world.setup.hub.clear_requests("meta-llama").await?;
+    label(NODE).await?;
+    // "Enable Local Model Cache", "Configure Local Model Download Job Namespace"
+    apply(&config_map(world.setup)?).await?;
+    apply(&object(world.setup, "hf-secret.yaml")?).await?;
+    apply(&object(world.setup, "cluster-storage-container.yaml")?).await?;
+    // "Create the LocalModelNodeGroup"
+    apply(&object(world.setup, "local-model-node-group.yaml")?).await?;
+    printed("get-daemonset.txt", &["get", "daemonset", "-n", "kserve", "workers-agent"]).await?;
+    // "Create the LocalModelCache"
+    apply(&object(world.setup, "local-model-cache.yaml")?).await?;
+    printed("get-job.txt", &["get", "jobs", &format!("{CACHE}-{NODE}"), "-n", JOBS]).await?;
+    printed("get-pvc.txt", &["get", "pvc", CACHE, "-n", JOBS]).await?;
+    // "Check the LocalModelCache Status"
+    contains("local-model-cache-status.yaml", &["get", "localmodelcache", CACHE, "-o", "json"]).await?;
+    contains("local-model-node-status.yaml", &["get", "localmodelnode", NODE, "-o", "json"]).await?;
+
+    ready_for_people().await?;
+    files_are_the_hubs(world).await?;
+    steady_state_writes_nothing().await
+}
+
+/// The `-gptq` that a name gains in two of the printed outputs is stale: every earlier step has the name
+/// without it.
+fn without_stale_name(text: &str) -> String {
+    text.replace("-gptq", "")
+}
+
+/// Waits until a table of kubectl is as printed.
+async fn printed(name: &str, command: &[&str]) -> Result<()> {
+    let wanted = without_stale_name(&documented(name)?);
+    until(&format!("kubectl {} as in {name}", command.join(" ")), || async {
+        let found = kubectl(command).await?;
+        let differences = table::differences(&wanted, &found);
+        ensure!(differences.is_empty(), "{differences:?} in\n{found}");
+        Ok(Some(()))
+    })
+    .await
+}
+
+/// Waits until an object has every field that is printed.
+async fn contains(name: &str, command: &[&str]) -> Result<()> {
+    let mut wanted: Value = yaml(&without_stale_name(&documented(name)?))?;
+    // The printed `nodeGroup` is stale: the object was made with `nodeGroups`.
+    if let Some(group) = wanted["spec"].as_object_mut().and_then(|spec| spec.remove("nodeGroup")) {
+        wanted["spec"]["nodeGroups"] = Value::Array(vec![group]);
+    }
+    until(&format!("kubectl {} as in {name}", command.join(" ")), || async {
+        let found: Value = serde_json::from_str(&kubectl(command).await?)?;
+        has(&wanted, &found, "")?;
+        Ok(Some(()))
+    })
+    .await
+}
+
+fn yaml(text: &str) -> Result<Value> {
+    Ok(serde_saphyr::from_str(text)?)
+}
+
+/// Whether every printed field is there with its printed value; lists and what `modelStatus`, `nodeStatus`
+/// and `copies` hold must be exactly as printed.
+fn has(wanted: &Value, found: &Value, path: &str) -> Result<()> {
+    let exact = ["modelStatus", "nodeStatus", "copies", "localModels", "nodeGroups"];
+    match wanted {
+        Value::Object(fields) if !exact.iter().any(|name| path.ends_with(name)) => fields
+            .iter()
+            .try_for_each(|(name, value)| has(value, found.get(name).unwrap_or(&Value::Null), &format!("{path}.{name}"))),
+        _ => {
+            ensure!(wanted == found, "{path} is {found}, not {wanted}");
+            Ok(())
+        }
+    }
+}
+
+/// What a person sees beyond the printed.
+async fn ready_for_people() -> Result<()> {
+    kubectl(&["wait", "--for=condition=Ready", "localmodelcache", CACHE, "--timeout=30s"]).await?;
+    let short = table::rows(&kubectl(&["get", "lmc", CACHE]).await?);
+    let row = short.first().context("a row")?;
+    ensure!(row["READY"] == "1/1" && row["STATUS"] == "Available", "{row:?}");
+    let explained = kubectl(&["explain", "localmodelcache.spec.nodeGroups"]).await?;
+    ensure!(explained.contains("cannot be changed"), "{explained}");
+    Ok(())
+}
+
+/// The bytes on the worker's disk are those of the hub, and of nothing else.
+async fn files_are_the_hubs(world: &World) -> Result<()> {
+    let repository = "meta-llama/meta-llama-3-8b-instruct";
+    let wanted: BTreeMap<String, String> = world.setup.hub.files(repository, "main").await?;
+    let sums = on_node(NODE, &format!("cd /models/models/{KEY} && find . -type f ! -path './.localmodel/*' | xargs sha256sum"));
+    let found: BTreeMap<String, String> = sums
+        .await?
+        .lines()
+        .filter_map(|line| line.split_once("  ./"))
+        .map(|(sum, path)| (path.to_owned(), sum.to_owned()))
+        .collect();
+    ensure!(wanted == found, "the hub has {wanted:#?}, the disk {found:#?}");
+    let left = on_node(NODE, "ls /models/incoming").await?;
+    ensure!(left.trim().is_empty(), "left in incoming: {left}");
+    Ok(())
+}
+
+/// For a minute neither the operator nor an agent writes anything.
+async fn steady_state_writes_nothing() -> Result<()> {
+    let minute = Duration::from_secs(60);
+    let before = audit::writes().await?;
+    ensure!(!before.is_empty(), "the audit log tells no write of ours at all");
+    let quiet = tokio::time::timeout(minute, async {
+        loop {
+            let after = audit::writes().await?;
+            let new: Vec<_> = after.difference(&before).cloned().collect();
+            ensure!(new.is_empty(), "written in steady state: {new:#?}");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    });
+    match quiet.await {
+        Err(_the_minute_is_over) => Ok(()),
+        Ok(result) => result,
+    }
+    .with_context(|| format!("steady state of {GROUP}"))
+}
