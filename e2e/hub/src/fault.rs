@@ -114,6 +114,7 @@ pub enum FaultKind {
         /// Where it stands from now on.
         commit: String,
         /// Whether the hub forgets the commit it stood at, as after a forced push.
+        #[serde(default)]
         forget: bool,
     },
     /// The next page's `Link` names the real hub's host, as from a mirror that passes the header on.

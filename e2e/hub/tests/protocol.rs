@@ -1,16 +1,20 @@
 //! What the mock answers, seen with a plain HTTP client.
 #![allow(clippy::unwrap_used, reason = "the functions between the tests are tests, too")]
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use localmodel_hub::{
     Access, Fault, FaultKind, Hub, Model, Origin, RateHeader, STRANGER_TOKEN, TOKEN, bytes,
 };
-use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, redirect};
 
-fn client() -> Client {
+/// A client that never uses a connection twice: the tests share one, but not their runtimes.
+static CLIENT: LazyLock<Client> = LazyLock::new(|| builder().pool_max_idle_per_host(0).build().unwrap());
+
+fn builder() -> ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().redirect(redirect::Policy::none()).no_proxy().build().unwrap()
+    Client::builder().redirect(redirect::Policy::none()).no_proxy()
 }
 
 async fn send(request: RequestBuilder) -> Response {
@@ -18,7 +22,7 @@ async fn send(request: RequestBuilder) -> Response {
 }
 
 async fn get(url: &str) -> Response {
-    send(client().get(url)).await
+    send(CLIENT.get(url)).await
 }
 
 fn header<'a>(response: &'a Response, name: &str) -> &'a str {
@@ -47,12 +51,12 @@ async fn a_large_file_is_a_signed_url_on_the_cdn_which_wants_no_token() {
     let url = header(&redirect, "location").to_owned();
     assert!(url.starts_with(&hub.cdn()) && hub.cdn() != hub.endpoint(), "{url}");
 
-    let part = send(client().get(&url).header("Range", "bytes=10-19")).await;
+    let part = send(CLIENT.get(&url).header("Range", "bytes=10-19")).await;
     assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
     assert_eq!(header(&part, "content-range"), "bytes 10-19/100000");
     assert_eq!(part.bytes().await.unwrap()[..], bytes(1, 100_000)[10..20]);
-    assert_eq!(send(client().get(&url).header("Range", "bytes=100000-")).await.status(), 416);
-    assert_eq!(send(client().get(&url).bearer_auth(TOKEN)).await.status(), 400);
+    assert_eq!(send(CLIENT.get(&url).header("Range", "bytes=100000-")).await.status(), 416);
+    assert_eq!(send(CLIENT.get(&url).bearer_auth(TOKEN)).await.status(), 400);
     assert_eq!(get(&url.replace("Signature=", "Signature=0")).await.status(), 403);
     assert_eq!(get(&url.replace("Expires=", "Expires=9")).await.status(), 403);
 
@@ -71,7 +75,7 @@ async fn a_small_file_is_a_relative_redirect_to_the_hubs_own_cache() {
     assert!(location.starts_with("/api/resolve-cache/models/acme/a/"), "{location}");
     let url = format!("{}{location}", hub.endpoint());
     assert_eq!(get(&url).await.text().await.unwrap(), "{}");
-    let head = send(client().head(&url)).await;
+    let head = send(CLIENT.head(&url)).await;
     assert_eq!((header(&head, "content-length"), head.status()), ("2", StatusCode::OK));
 }
 
@@ -118,7 +122,7 @@ async fn each_refusal_has_the_status_and_code_of_the_real_hub() {
         ("a/gated/resolve/main/f", stranger, 403, "GatedRepo"),
         ("a/gated/resolve/main/f", member, 307, ""),
     ] {
-        let mut request = client().get(format!("{}/{path}", hub.endpoint()));
+        let mut request = CLIENT.get(format!("{}/{path}", hub.endpoint()));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
@@ -144,23 +148,61 @@ async fn a_moved_branch_is_another_commit_and_a_forced_push_forgets_the_old_one(
 }
 
 #[tokio::test]
+async fn a_branch_can_move_between_two_pages_of_its_tree() {
+    let hub = Hub::start(vec![Model::new("a/b").file("a", "1").file("b", "1").commit().file("a", "2")]).await;
+    let [old, new] = hub.commits("a/b").try_into().unwrap();
+    hub.move_branch("a/b", "main", &old);
+    hub.set_page_size(1);
+    let [repo, branch, commit] = ["a/b".to_owned(), "main".to_owned(), new];
+    hub.fault(Fault::once("/tree/", FaultKind::MoveBranch { repo, branch, commit, forget: true }));
+    hub.fault(Fault::once("/tree/", FaultKind::ForeignLink));
+    let tree = |revision: &str| format!("{}/api/models/a/b/tree/{revision}?recursive=true", hub.endpoint());
+    let first = get(&tree("main")).await;
+    assert!(header(&first, "link").contains(&hub.endpoint()));
+    let entries: serde_json::Value = first.json().await.unwrap();
+    assert_eq!(entries[0]["oid"], "56a6051ca2b02b04ef92d5150c9ef600403cb1de", "that of `1`");
+    let again = get(&tree("main")).await;
+    assert!(header(&again, "link").starts_with("<https://huggingface.co/api/models/a/b/tree/main?"));
+    let entries: serde_json::Value = again.json().await.unwrap();
+    assert_eq!(entries[0]["oid"], "d8263ee9860594d2806b0dfd1bfd17528b0ba2a4", "that of `2`");
+    assert_eq!(get(&tree(&old)).await.status(), 404, "the forced push took the old commit away");
+}
+
+#[tokio::test]
+async fn hostile_names_are_listed_as_they_are() {
+    let model = Model::new("a/b").file("../evil", "x").file("/etc/evil", "x").lfs("sub/../../evil", "x");
+    let hub = Hub::start(vec![model]).await;
+    let tree = get(&format!("{}/api/models/a/b/tree/main?recursive=true", hub.endpoint())).await;
+    let entries: Vec<serde_json::Value> = tree.json().await.unwrap();
+    let files =
+        entries.iter().filter(|entry| entry["type"] == "file").map(|entry| entry["path"].as_str().unwrap());
+    assert_eq!(files.collect::<Vec<_>>(), ["../evil", "/etc/evil", "sub/../../evil"]);
+    let url = signed(&hub, "a/b/resolve/main/sub%2F..%2F..%2Fevil").await;
+    assert_eq!(get(&url).await.text().await.unwrap(), "x", "{url}");
+}
+
+#[tokio::test]
 async fn faults_of_a_body_spoil_it_as_often_as_they_say() {
     let hub = Hub::start(vec![acme()]).await;
     let good = bytes(1, 100_000);
     let url = signed(&hub, WEIGHTS).await;
-    let fetch = async || send(client().get(&url).header("Range", "bytes=0-99999")).await;
+    // One connection for all, as far as it lasts: a fault must end with its answer.
+    let client = builder().build().unwrap();
+    let fetch = async || send(client.get(&url).header("Range", "bytes=0-99999")).await;
 
     hub.fault(Fault::once("weights.bin", FaultKind::FlipByte));
     hub.fault(Fault::once("weights.bin", FaultKind::ShortBody));
     hub.fault(Fault::once("weights.bin", FaultKind::Cut { after: 5 }));
     hub.fault(Fault::once("weights.bin", FaultKind::IgnoreRange));
-    hub.fault(Fault::once("weights.bin", FaultKind::Throttle { bytes_per_second: 2_000_000 }));
+    hub.fault(Fault::once("weights.bin", FaultKind::Throttle { bytes_per_second: 400_000 }));
     let flipped = fetch().await.bytes().await.unwrap();
     assert_eq!(flipped.iter().zip(&good).filter(|(is, was)| is != was).count(), 1);
     assert_eq!(fetch().await.bytes().await.unwrap().len(), 50_000);
     assert!(fetch().await.bytes().await.is_err(), "cut");
     assert_eq!(fetch().await.status(), 200);
+    let start = Instant::now();
     assert_eq!(fetch().await.bytes().await.unwrap(), good, "throttled");
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
     assert_eq!(fetch().await.status(), 206);
 }
 
@@ -172,11 +214,15 @@ async fn faults_of_a_head_stand_in_for_the_answer() {
     let limited = |header| FaultKind::TooManyRequests { seconds: 7, header };
     hub.fault(Fault::once("acme/a", limited(RateHeader::RateLimit)));
     hub.fault(Fault::once("acme/a", limited(RateHeader::RetryAfter)));
+    hub.fault(Fault::once("acme/a", FaultKind::Delay(100)));
     hub.fault(Fault::once("acme/a", FaultKind::ExpiredSignature).at(Origin::Hub));
     hub.fault(Fault::once("acme/a", FaultKind::ExpiredSignature).at(Origin::Cdn));
     assert_eq!([get(&url).await.status(), get(&url).await.status()], [503, 503]);
     assert_eq!(header(&get(&url).await, "ratelimit"), "\"api\";r=0;t=7");
     assert_eq!(header(&get(&url).await, "retry-after"), "7");
+    let start = Instant::now();
+    assert_eq!(get(&url).await.status(), 302, "late, but right");
+    assert!(start.elapsed() >= Duration::from_millis(100), "{:?}", start.elapsed());
     let [expired, good] = [signed(&hub, WEIGHTS).await, signed(&hub, WEIGHTS).await];
     assert_eq!(get(&good).await.status(), 403, "the CDN refuses a good one once");
     assert_eq!(get(&good).await.status(), 200);
@@ -192,10 +238,10 @@ async fn what_is_held_or_stalled_goes_on_when_faults_are_cleared() {
     let first = stalled.chunk().await.unwrap().unwrap();
     assert_eq!(first.len(), 10);
     hub.fault(Fault::always("", FaultKind::Hold));
-    let held = tokio::spawn(client().get(&url).send());
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let held = tokio::spawn(CLIENT.get(&url).send());
+    let deadline = Instant::now() + Duration::from_secs(20);
     while hub.requests().len() < 3 {
-        assert!(tokio::time::Instant::now() < deadline, "the held request never arrived");
+        assert!(Instant::now() < deadline, "the held request never arrived");
         tokio::task::yield_now().await;
     }
     assert!(!held.is_finished());
