@@ -144,7 +144,8 @@ fn file_entry(path: &str, blob: &Blob) -> Value {
     entry
 }
 
-/// Requests 3 and 4: where a file is. The redirect to the CDN is absolute, that to the hub's own cache relative.
+/// Requests 3 and 4: where a file is. The redirect to the CDN is absolute, that to the hub's own cache
+/// relative.
 fn resolve(state: &State, call: &Call, name: &str, revision: &str, path: &str) -> Result<Answer, Answer> {
     visit(state, call, name, revision, Want::Content, |_, commit, tree| {
         let blob = tree.get(path).ok_or_else(|| entry_not_found(path).with("X-Repo-Commit", commit))?;

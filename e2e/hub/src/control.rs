@@ -145,8 +145,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// A client for a control port such as `http://127.0.0.1:8082`. Makes ring the process's TLS provider where
-    /// none is set, because reqwest insists on one.
+    /// A client for a control port such as `http://127.0.0.1:8082`. Makes ring the process's TLS provider
+    /// where none is set, because reqwest insists on one.
     ///
     /// # Errors
     /// When `url` is no URL.

@@ -45,8 +45,8 @@ impl Fault {
         Self { times, ..self }
     }
 
-    /// Whether it can happen to this answer. Faults of a body wait for an answer that carries content, so that
-    /// a redirect does not use them up.
+    /// Whether it can happen to this answer. Faults of a body wait for an answer that carries content, so
+    /// that a redirect does not use them up.
     pub(crate) fn matches(&self, request: &Request, answer: &Answer) -> bool {
         let content = request.method == "GET" && matches!(answer.status, 200 | 206);
         let longer_than = |after: u64| content && answer.body.len() as u64 > after;
@@ -102,7 +102,7 @@ pub enum FaultKind {
     },
     /// The body trickles until faults are cleared.
     Throttle {
-        /// Bytes of the body in a second.
+        /// Bytes of the body in a second, at least 20.
         bytes_per_second: u64,
     },
     /// After this answer the branch stands at another commit, as when somebody pushes between two requests.

@@ -76,7 +76,8 @@ pub fn small_files(repo: &str, weights: Weights) -> BTreeMap<String, Vec<u8>> {
             pretty(&json!({
                 "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
                 "hidden_size": HIDDEN, "num_hidden_layers": weights.shards, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "vocab_size": vocabulary.len(), "bos_token_id": 0, "eos_token_id": 1,
+                "num_key_value_heads": 2, "vocab_size": vocabulary.len(),
+                "bos_token_id": 0, "eos_token_id": 1,
             })),
         ),
         (

@@ -1,5 +1,5 @@
-//! The proof that the mock is faithful: the real `huggingface_hub` downloads from it, byte by byte, and raises
-//! the exceptions that it raises at the real hub.
+//! The proof that the mock is faithful: the real `huggingface_hub` downloads from it, byte by byte, and
+//! raises the exceptions that it raises at the real hub.
 #![allow(clippy::unwrap_used, reason = "the functions between the tests are tests, too")]
 
 use std::collections::BTreeMap;
