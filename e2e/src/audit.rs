@@ -35,7 +35,9 @@ pub struct User {
 /// All writes of our operator and agents so far, leases excepted.
 pub async fn writes() -> Result<BTreeSet<Write>> {
     // Only the lines of our accounts leave the node: the whole log is long.
-    let log = on_node("kind-control-plane", &format!("grep system:serviceaccount:kserve:localmodel {LOG} || true")).await?;
+    let log =
+        on_node("kind-control-plane", &format!("grep system:serviceaccount:kserve:localmodel {LOG} || true"))
+            .await?;
     let writes = log.lines().filter_map(|line| serde_json::from_str::<Write>(line).ok());
     Ok(writes.filter(|write| !write.request_uri.contains("/leases/")).collect())
 }

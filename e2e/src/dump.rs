@@ -13,8 +13,10 @@ pub async fn dump(why: &str) {
     show(&["get", "persistentvolumes"]).await;
     show(&["get", "events", "-A", "--sort-by=.lastTimestamp"]).await;
     show(&["logs", "-n", "kserve", "deployment/localmodel-operator", "--tail=60"]).await;
-    show(&["logs", "-n", "kserve", "-l", "app.kubernetes.io/name=localmodel-agent", "--prefix", "--tail=40"]).await;
-    let jobs = ["logs", "-n", "kserve-localmodel-jobs", "-l", "app.kubernetes.io/managed-by=localmodel", "--prefix"];
+    show(&["logs", "-n", "kserve", "-l", "app.kubernetes.io/name=localmodel-agent", "--prefix", "--tail=40"])
+        .await;
+    let jobs =
+        ["logs", "-n", "kserve-localmodel-jobs", "-l", "app.kubernetes.io/managed-by=localmodel", "--prefix"];
     show(&jobs).await;
     for node in WORKERS {
         let files = on_node(node, "find /models -xdev -printf '%M %u:%g %s %p\\n' | head -100").await;

@@ -33,10 +33,12 @@ pub async fn setup() -> Result<&'static Setup> {
 async fn make() -> Result<Setup> {
     // An error only says that a provider is there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    kubectl(&["version"]).await.context("no cluster: run `hack/cluster up` and `eval \"$(hack/cluster env)\"`")?;
-    let image = image("localmodel").await?;
+    kubectl(&["version"])
+        .await
+        .context("no cluster: run `hack/cluster up` and `eval \"$(hack/cluster env)\"`")?;
+    let image = image_of("localmodel").await?;
     run("hack/cluster", &["load", &image]).await?;
-    let hub = start_hub(&image("localmodel-hub").await?).await?;
+    let hub = start_hub(&image_of("localmodel-hub").await?).await?;
     let port = hub.get_host_port_ipv4(8082.tcp()).await.context("the hub's control port")?;
     let setup = Setup { image, hub: Control::new(&format!("http://127.0.0.1:{port}"))?, _container: hub };
     install(&setup).await?;
@@ -44,7 +46,7 @@ async fn make() -> Result<Setup> {
 }
 
 /// The image of a binary that was built along with this one.
-async fn image(binary: &str) -> Result<String> {
+async fn image_of(binary: &str) -> Result<String> {
     let path = binaries()?.join(binary);
     let path = path.to_str().context("the target folder is no text")?;
     Ok(run("hack/image", &[binary, path]).await?.trim().to_owned())
@@ -60,7 +62,8 @@ fn binaries() -> Result<PathBuf> {
 /// The hub on the cluster's network under its documented name; one of an older build is replaced.
 async fn start_hub(image: &str) -> Result<ContainerAsync<GenericImage>> {
     let (name, tag) = image.split_once(':').context("an image has a tag")?;
-    let running = run("docker", &["ps", "-a", "--filter", "name=^hub$", "--format", "{{.Image}} {{.State}}"]).await?;
+    let running =
+        run("docker", &["ps", "-a", "--filter", "name=^hub$", "--format", "{{.Image}} {{.State}}"]).await?;
     if !running.trim().is_empty() && running.trim() != format!("{image} running") {
         run("docker", &["rm", "-f", "hub"]).await?;
     }
@@ -87,6 +90,8 @@ async fn install(setup: &Setup) -> Result<()> {
     apply(&walkthrough::object(setup, "hf-secret.yaml")?).await?;
     apply(&walkthrough::object(setup, "cluster-storage-container.yaml")?).await?;
     let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=120s"];
-    kubectl(&rollout).await.with_context(|| format!("waiting for the operator, from {}", root().display()))?;
+    kubectl(&rollout)
+        .await
+        .with_context(|| format!("waiting for the operator, from {}", root().display()))?;
     Ok(())
 }

@@ -25,7 +25,9 @@ pub fn differences(wanted: &str, found: &str) -> Vec<String> {
         if wanted.keys().ne(found.keys()) {
             differences.push(format!("columns {:?} instead of {:?}", found.keys(), wanted.keys()));
         }
-        for (column, value) in wanted.iter().filter(|(column, _)| !["AGE", "DURATION"].contains(&column.as_str())) {
+        for (column, value) in
+            wanted.iter().filter(|(column, _)| !["AGE", "DURATION"].contains(&column.as_str()))
+        {
             if found.get(column) != Some(value) {
                 differences.push(format!("{column} is {:?} instead of {value:?}", found.get(column)));
             }
@@ -41,7 +43,10 @@ mod tests {
     #[test]
     fn ages_and_spacing_do_not_matter_and_everything_else_does() {
         let wanted = "NAME   NODE SELECTOR   AGE\na      <none>          5d\n";
-        assert_eq!(differences(wanted, "NAME     NODE SELECTOR   AGE\na        <none>   3s\n"), Vec::<String>::new());
+        assert_eq!(
+            differences(wanted, "NAME     NODE SELECTOR   AGE\na        <none>   3s\n"),
+            Vec::<String>::new()
+        );
         assert_eq!(differences(wanted, "NAME   NODE SELECTOR   AGE\nb      <none>   3s\n").len(), 1);
         assert_eq!(differences(wanted, "NAME   AGE\na      3s\n").len(), 2);
     }

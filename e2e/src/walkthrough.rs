@@ -33,7 +33,11 @@ pub fn substitutions(setup: &Setup) -> Vec<(&'static str, String, &'static str)>
             setup.image.clone(),
             "the image: ours, loaded into the nodes, because nothing can be pulled",
         ),
-        ("HF_TOKEN: xxxx # fill in the hf hub token", format!("HF_TOKEN: {}", localmodel_hub::TOKEN), "the token: the mock hub's"),
+        (
+            "HF_TOKEN: xxxx # fill in the hf hub token",
+            format!("HF_TOKEN: {}", localmodel_hub::TOKEN),
+            "the token: the mock hub's",
+        ),
         (
             "    env:\n",
             "    env:\n    - name: HF_ENDPOINT\n      value: http://hub:8080\n".into(),
@@ -64,7 +68,9 @@ pub fn config_map(setup: &Setup) -> Result<String> {
 
 /// Gives a node the label by which the documented group finds it, as though it had that GPU.
 pub async fn label(node: &str) -> Result<()> {
-    kubectl(&["label", "node", node, "--overwrite", "nvidia.com/gpu-product=NVIDIA-A100-SXM4-80GB"]).await.map(drop)
+    kubectl(&["label", "node", node, "--overwrite", "nvidia.com/gpu-product=NVIDIA-A100-SXM4-80GB"])
+        .await
+        .map(drop)
 }
 
 /// Takes everything of the walkthrough away, as far as it is there.
@@ -75,7 +81,8 @@ pub async fn remove() -> Result<()> {
     kubectl(&["delete", "localmodelnodegroup", GROUP, "--ignore-not-found", "--timeout=90s"]).await?;
     kubectl(&["wait", "--for=delete", "pv", "workers-agent", "--timeout=90s"]).await?;
     for node in [NODE, "kind-worker2"] {
-        kubectl(&["label", "node", node, "nvidia.com/gpu-product-", &format!("localmodel.kserve.io/{KEY}-")]).await?;
+        kubectl(&["label", "node", node, "nvidia.com/gpu-product-", &format!("localmodel.kserve.io/{KEY}-")])
+            .await?;
         on_node(node, &format!("rm -rf /models/models/{KEY} /models/incoming/{KEY}")).await?;
     }
     Ok(())

@@ -171,7 +171,8 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
     /// The files of the test's folder on a node, sorted.
     pub async fn files(&self, node: &str) -> Result<Vec<String>> {
         let folder = format!("/models/{}", self.prefix);
-        let found = on_node(node, &format!("cd {folder} 2>/dev/null && find . -type f | sort || true")).await?;
+        let found =
+            on_node(node, &format!("cd {folder} 2>/dev/null && find . -type f | sort || true")).await?;
         Ok(found.lines().map(Into::into).collect())
     }
 
@@ -180,13 +181,16 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         let prefix = &self.prefix;
         for kind in ["localmodelcache", "clusterstoragecontainer", "localmodelnodegroup"] {
             let all = kubectl(&["get", kind, "-o", "name"]).await?;
-            for name in all.lines().filter(|name| name.split('/').nth(1).is_some_and(|n| n.starts_with(prefix))) {
+            for name in
+                all.lines().filter(|name| name.split('/').nth(1).is_some_and(|n| n.starts_with(prefix)))
+            {
                 kubectl(&["delete", name, "--ignore-not-found", "--timeout=60s"]).await?;
             }
         }
         until(&format!("the end of the volumes of {prefix}"), || async {
             let left = kubectl(&["get", "pv", "-o", "name"]).await?;
-            Ok((!left.lines().any(|name| name.starts_with(&format!("persistentvolume/{prefix}")))).then_some(()))
+            Ok((!left.lines().any(|name| name.starts_with(&format!("persistentvolume/{prefix}"))))
+                .then_some(()))
         })
         .await?;
         for node in WORKERS {

@@ -20,7 +20,8 @@ async fn malformed_objects_are_refused_with_a_message() {
 }
 
 async fn refused(yaml: &str) -> Result<()> {
-    let wanted = yaml.lines().next().and_then(|line| line.strip_prefix("# refused: ")).context("a first line")?;
+    let wanted =
+        yaml.lines().next().and_then(|line| line.strip_prefix("# refused: ")).context("a first line")?;
     let error = apply(yaml).await.err().with_context(|| format!("accepted:\n{yaml}"))?;
     ensure!(error.to_string().contains(wanted), "not {wanted:?} but {error}");
     Ok(())

@@ -27,7 +27,11 @@ async fn a_cache_deleted_while_its_job_runs_leaves_nothing_either() {
         world.group().await?;
         world.join(WORKERS[1]).await?;
         let source = world.model("m").await?;
-        world.setup.hub.fault(&Fault::always("midway/m", FaultKind::Throttle { bytes_per_second: 1000 })).await?;
+        world
+            .setup
+            .hub
+            .fault(&Fault::always("midway/m", FaultKind::Throttle { bytes_per_second: 1000 }))
+            .await?;
         world.cache("m", &source).await?;
         world.until_status(WORKERS[1], "m", ModelDownloading).await?;
         delete(&world).await?;
@@ -72,7 +76,8 @@ async fn a_folder_that_two_caches_share_stays_until_the_last_one_goes() {
         until("an entry for the other cache alone", || async {
             let local = world.node(WORKERS[1]).await?;
             let status = local.and_then(|local| local.status).unwrap_or_default();
-            Ok((!status.model_status.contains_key("share-m") && status.model_status.contains_key("share-n")).then_some(()))
+            Ok((!status.model_status.contains_key("share-m") && status.model_status.contains_key("share-n"))
+                .then_some(()))
         })
         .await?;
         ensure!(world.files(WORKERS[1]).await? == files, "the shared folder was touched");
@@ -100,8 +105,12 @@ async fn nothing_is_left(world: &World, node: &str) -> Result<()> {
         let left: Vec<&str> = jobs_and_claims.lines().chain(volumes.lines()).filter(left).collect();
         ensure!(left.is_empty(), "objects: {left:?}");
         let status = world.node(node).await?.and_then(|local| local.status).unwrap_or_default();
-        let keys: Vec<_> =
-            status.model_status.keys().chain(status.models.keys()).filter(|key| key.starts_with(&prefix)).collect();
+        let keys: Vec<_> = status
+            .model_status
+            .keys()
+            .chain(status.models.keys())
+            .filter(|key| key.starts_with(&prefix))
+            .collect();
         ensure!(keys.is_empty(), "status of {node}: {keys:?}");
         Ok(Some(()))
     })

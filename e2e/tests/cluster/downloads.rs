@@ -22,7 +22,11 @@ async fn a_wrong_token_and_a_missing_repository_say_so_while_another_cache_succe
 
         let gated = failure(&world, "gated").await?;
         let message = gated.message.context("a message")?;
-        ensure!(message.contains("HF_TOKEN") && message.contains("fail-gated/m"), "{:?}: {message}", gated.reason);
+        ensure!(
+            message.contains("HF_TOKEN") && message.contains("fail-gated/m"),
+            "{:?}: {message}",
+            gated.reason
+        );
         ensure!(!message.contains("hf_wrong"), "the token is told");
         let missing = failure(&world, "missing").await?;
         let message = missing.message.context("a message")?;
@@ -52,7 +56,10 @@ async fn a_missing_secret_is_a_reason_and_not_an_endless_silence() {
         until("reason SecretNotFound", || async {
             let detail = detail(&world, WORKERS[1], "m").await?;
             ensure!(detail.reason.as_deref() == Some("SecretNotFound"), "{detail:?}");
-            ensure!(detail.message.is_some_and(|m| m.contains("secretless-secret")), "the secret is not named");
+            ensure!(
+                detail.message.is_some_and(|m| m.contains("secretless-secret")),
+                "the secret is not named"
+            );
             Ok(Some(()))
         })
         .await?;

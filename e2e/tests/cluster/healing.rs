@@ -33,10 +33,8 @@ async fn only_the_missing_file_of_a_damaged_copy_is_fetched() {
         world.setup.hub.clear_requests("damaged/").await?;
         let shard = "model-00001-of-00002.safetensors";
         on_node(WORKERS[1], &format!("rm /models/damaged/models/*/{shard}")).await?;
-        until("the missing file", || async {
-            Ok((world.files(WORKERS[1]).await? == before).then_some(()))
-        })
-        .await?;
+        until("the missing file", || async { Ok((world.files(WORKERS[1]).await? == before).then_some(())) })
+            .await?;
         let asked = world.setup.hub.requests("/resolve/").await?;
         let of_others: Vec<_> =
             asked.iter().filter(|r| r.path.contains("damaged/") && !r.path.contains(shard)).collect();
@@ -57,7 +55,8 @@ async fn volumes_objects_and_agents_that_people_delete_or_edit_are_put_right() {
         let old = uid("pvc", JOBS, claim.clone()).await?;
         kubectl(&["delete", "pvc", &claim, "-n", JOBS]).await?;
         until("a new claim, bound", || async {
-            let phase = kubectl(&["get", "pvc", &claim, "-n", JOBS, "-o", "jsonpath={.status.phase}"]).await?;
+            let phase =
+                kubectl(&["get", "pvc", &claim, "-n", JOBS, "-o", "jsonpath={.status.phase}"]).await?;
             Ok((phase == "Bound" && uid("pvc", JOBS, claim.clone()).await? != old).then_some(()))
         })
         .await?;
@@ -82,9 +81,18 @@ async fn volumes_objects_and_agents_that_people_delete_or_edit_are_put_right() {
         world.until_available("m", 1, 1).await?;
 
         let image = "{.spec.template.spec.containers[0].image}";
-        kubectl(&["set", "image", "-n", "kserve", "daemonset/heal-agent", "agent=example.com/wrong:1"]).await?;
+        kubectl(&["set", "image", "-n", "kserve", "daemonset/heal-agent", "agent=example.com/wrong:1"])
+            .await?;
         until("our image again", || async {
-            let found = kubectl(&["get", "daemonset", "heal-agent", "-n", "kserve", "-o", &format!("jsonpath={image}")]);
+            let found = kubectl(&[
+                "get",
+                "daemonset",
+                "heal-agent",
+                "-n",
+                "kserve",
+                "-o",
+                &format!("jsonpath={image}"),
+            ]);
             Ok((found.await? == world.setup.image).then_some(()))
         })
         .await?;
@@ -130,8 +138,12 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [half-nowhere, h
         .await?;
         world.until_available("m", 1, 1).await?;
         let entry = world.node(WORKERS[1]).await?.context("the node's object")?;
-        let entry = entry.spec.local_models.iter().find(|e| e.model_name == "half-m").context("the entry")?.clone();
-        ensure!(entry.node_group.as_deref() == Some("half"), "an entry of another than the first group names it");
+        let entry =
+            entry.spec.local_models.iter().find(|e| e.model_name == "half-m").context("the entry")?.clone();
+        ensure!(
+            entry.node_group.as_deref() == Some("half"),
+            "an entry of another than the first group names it"
+        );
         Ok(())
     })
     .await;

@@ -58,5 +58,7 @@ async fn kill(command: &str) -> Result<()> {
         on_node(node, &format!("pkill -KILL -f '^/localmodel {command}' || true")).await?;
     }
     let of = format!("app.kubernetes.io/name=localmodel-{command}");
-    kubectl(&["delete", "pod", "-n", "kserve", "-l", &of, "--force", "--grace-period=0", "--wait=false"]).await.map(drop)
+    kubectl(&["delete", "pod", "-n", "kserve", "-l", &of, "--force", "--grace-period=0", "--wait=false"])
+        .await
+        .map(drop)
 }

@@ -15,7 +15,10 @@ async fn a_second_worker_is_warmed_by_its_label_alone() {
         world.until_available("m", 1, 1).await?;
         world.join(WORKERS[1]).await?;
         world.until_available("m", 2, 2).await?;
-        ensure!(world.files(WORKERS[0]).await? == world.files(WORKERS[1]).await?, "both disks hold the same files");
+        ensure!(
+            world.files(WORKERS[0]).await? == world.files(WORKERS[1]).await?,
+            "both disks hold the same files"
+        );
         Ok(())
     })
     .await;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use localmodel_e2e::command::{apply, kubectl, on_node};
 use localmodel_e2e::wait::until;
-use localmodel_e2e::walkthrough::{CACHE, GROUP, JOBS, KEY, NODE, config_map, documented, label, object, remove};
+use localmodel_e2e::walkthrough::{
+    CACHE, GROUP, JOBS, KEY, NODE, config_map, documented, label, object, remove,
+};
 use localmodel_e2e::world::{World, alone};
 use localmodel_e2e::{audit, table};
 use serde_json::Value;
@@ -88,9 +90,11 @@ fn yaml(text: &str) -> Result<Value> {
 fn has(wanted: &Value, found: &Value, path: &str) -> Result<()> {
     let exact = ["modelStatus", "nodeStatus", "copies", "localModels", "nodeGroups"];
     match wanted {
-        Value::Object(fields) if !exact.iter().any(|name| path.ends_with(name)) => fields
-            .iter()
-            .try_for_each(|(name, value)| has(value, found.get(name).unwrap_or(&Value::Null), &format!("{path}.{name}"))),
+        Value::Object(fields) if !exact.iter().any(|name| path.ends_with(name)) => {
+            fields.iter().try_for_each(|(name, value)| {
+                has(value, found.get(name).unwrap_or(&Value::Null), &format!("{path}.{name}"))
+            })
+        }
         _ => {
             ensure!(wanted == found, "{path} is {found}, not {wanted}");
             Ok(())
@@ -113,7 +117,10 @@ async fn ready_for_people() -> Result<()> {
 async fn files_are_the_hubs(world: &World) -> Result<()> {
     let repository = "meta-llama/meta-llama-3-8b-instruct";
     let wanted: BTreeMap<String, String> = world.setup.hub.files(repository, "main").await?;
-    let sums = on_node(NODE, &format!("cd /models/models/{KEY} && find . -type f ! -path './.localmodel/*' | xargs sha256sum"));
+    let sums = on_node(
+        NODE,
+        &format!("cd /models/models/{KEY} && find . -type f ! -path './.localmodel/*' | xargs sha256sum"),
+    );
     let found: BTreeMap<String, String> = sums
         .await?
         .lines()
@@ -132,11 +139,12 @@ async fn steady_state_writes_nothing() -> Result<()> {
     let before = audit::writes().await?;
     ensure!(!before.is_empty(), "the audit log tells no write of ours at all");
     let quiet = tokio::time::timeout(minute, async {
+        let mut looks = tokio::time::interval(Duration::from_secs(5));
         loop {
+            looks.tick().await;
             let after = audit::writes().await?;
             let new: Vec<_> = after.difference(&before).cloned().collect();
             ensure!(new.is_empty(), "written in steady state: {new:#?}");
-            tokio::time::sleep(Duration::from_secs(5)).await;
         }
     });
     match quiet.await {
