@@ -45,7 +45,7 @@ pub fn substitutions(setup: &Setup) -> Vec<(&'static str, String, &'static str)>
         ),
         (
             "\"enabled\": true,",
-            "\"enabled\": true,\n  \"reconcilationFrequencyInSecs\": 5,".into(),
+            "\"enabled\": true, \"reconcilationFrequencyInSecs\": 5,".into(),
             "the agents' interval: a vanished folder is noticed in seconds, not in a minute",
         ),
     ]

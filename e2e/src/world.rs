@@ -45,20 +45,25 @@ pub async fn alone<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOn
 }
 
 async fn in_world<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOnce(World) -> F) {
-    let setup = setup().await.expect("the shared setup");
-    let client = Client::try_default().await.expect("a client of the cluster");
+    let setup = or_panic("the shared setup", setup().await);
+    let client = or_panic("a client of the cluster", Client::try_default().await.map_err(Into::into));
     let world = || World { prefix: prefix.to_owned(), client: client.clone(), setup };
-    world().remove().await.expect("what an earlier run left can be removed");
+    or_panic("removing what an earlier run left", world().remove().await);
     let result = AssertUnwindSafe(test(world())).catch_unwind().await;
     if !matches!(result, Ok(Ok(()))) {
         dump(prefix).await;
     }
     let removed = world().remove().await;
     match result {
-        Ok(result) => result.expect("the test"),
+        Ok(result) => or_panic(prefix, result),
         Err(panic) => std::panic::resume_unwind(panic),
     }
-    removed.expect("the test's objects can be removed");
+    or_panic("removing the test's objects", removed);
+}
+
+/// Fails the test with an error's words and no backtrace: those of the error chain say more.
+fn or_panic<T>(what: &str, result: Result<T>) -> T {
+    result.unwrap_or_else(|error| panic!("{what}: {error:#}"))
 }
 
 impl World {

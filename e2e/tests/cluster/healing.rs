@@ -80,20 +80,12 @@ async fn volumes_objects_and_agents_that_people_delete_or_edit_are_put_right() {
         ensure!(after.uid() != before.uid(), "it was not deleted");
         world.until_available("m", 1, 1).await?;
 
-        let image = "{.spec.template.spec.containers[0].image}";
+        let image = "jsonpath={.spec.template.spec.containers[0].image}";
         kubectl(&["set", "image", "-n", "kserve", "daemonset/heal-agent", "agent=example.com/wrong:1"])
             .await?;
         until("our image again", || async {
-            let found = kubectl(&[
-                "get",
-                "daemonset",
-                "heal-agent",
-                "-n",
-                "kserve",
-                "-o",
-                &format!("jsonpath={image}"),
-            ]);
-            Ok((found.await? == world.setup.image).then_some(()))
+            let found = kubectl(&["get", "daemonset", "heal-agent", "-n", "kserve", "-o", image]).await?;
+            Ok((found == world.setup.image).then_some(()))
         })
         .await?;
         Ok(())

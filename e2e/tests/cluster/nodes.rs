@@ -1,6 +1,6 @@
 //! Nodes that join, leave and come back.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use localmodel::api::ModelStatus::ModelDownloaded;
 use localmodel_e2e::command::kubectl;
 use localmodel_e2e::wait::until;

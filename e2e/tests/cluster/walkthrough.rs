@@ -117,11 +117,9 @@ async fn ready_for_people() -> Result<()> {
 async fn files_are_the_hubs(world: &World) -> Result<()> {
     let repository = "meta-llama/meta-llama-3-8b-instruct";
     let wanted: BTreeMap<String, String> = world.setup.hub.files(repository, "main").await?;
-    let sums = on_node(
-        NODE,
-        &format!("cd /models/models/{KEY} && find . -type f ! -path './.localmodel/*' | xargs sha256sum"),
-    );
-    let found: BTreeMap<String, String> = sums
+    let script =
+        format!("cd /models/models/{KEY} && find . -type f ! -path './.localmodel/*' | xargs sha256sum");
+    let found: BTreeMap<String, String> = on_node(NODE, &script)
         .await?
         .lines()
         .filter_map(|line| line.split_once("  ./"))
