@@ -67,6 +67,8 @@ async fn an_answer_to_another_range_is_never_written_at_the_offset() {
     world.hub.fault(Fault::always(SHARD, FaultKind::IgnoreRange).at(Origin::Cdn));
     world.run().await.unwrap();
     world.assert_copy_of("main");
+    let cdn = world.hub.requests_of(SHARD).into_iter().filter(|request| request.origin == Origin::Cdn);
+    assert_eq!(cdn.count(), 2, "the bytes were right at once, without a second try");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! The downloader against the mock hub: whole runs, what they ask for and what they leave on the disk.
+#![allow(clippy::unwrap_used, reason = "clippy sees tests only inside their functions")]
 
 mod cli;
 mod copies;
