@@ -22,11 +22,13 @@ pub struct Args {
     pairs: Vec<String>,
 
     /// Files that are fetched at the same time
-    #[arg(long, env = "LOCALMODEL_STREAMS", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=32))]
+    #[arg(long, env = "LOCALMODEL_STREAMS", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=32))]
     streams: u8,
 
     /// Seconds without a byte after which a connection is given up
-    #[arg(long, env = "LOCALMODEL_STALL_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = "LOCALMODEL_STALL_SECONDS", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     stall_seconds: u64,
 
     /// Where the reason of a failure is written for Kubernetes, if that file exists

@@ -39,7 +39,8 @@ pub enum Error {
     )]
     TokenMissing { repository: String },
     #[error(
-        "the hub does not accept the token it was given for {repository}: it is expired, revoked or mistyped; {TOKEN_ADVICE}"
+        "the hub does not accept the token given for {repository}: it is expired, revoked or mistyped; \
+         {TOKEN_ADVICE}"
     )]
     TokenInvalid { repository: String },
     #[error("the token may not read {repository} ({message}): give it read access, or {TOKEN_ADVICE}")]
@@ -49,7 +50,8 @@ pub enum Error {
     #[error("{what} answered something that is not the hub's protocol: {why}")]
     BadAnswer { what: String, why: String },
     #[error(
-        "the certificate of {what} is not trusted ({why}): name the file of your certificate authority in SSL_CERT_FILE"
+        "the certificate of {what} is not trusted ({why}): name the file of your certificate authority in \
+         SSL_CERT_FILE"
     )]
     Certificate { what: String, why: String },
     #[error("{what}: {fault}")]
@@ -59,19 +61,19 @@ pub enum Error {
 
     #[error("{source_uri} holds no file to download: {why}")]
     NothingSelected { source_uri: String, why: String },
-    #[error("{path:?} is corrupt, twice: its bytes have {found}, the hub says {expected}")]
+    #[error("{path:?} is corrupt: its bytes have {found}, the hub says {expected}")]
     ChecksumMismatch { path: String, expected: String, found: String },
     #[error("the name {name:?} from the hub is refused: {why}")]
     UnsafeName { name: String, why: &'static str },
-    #[error("{} cannot be placed: a symlink, a file or a folder stands in its way; remove that", .0.display())]
+    #[error("{} cannot be used: a symlink, a file or a folder stands in its way; remove that", .0.display())]
     InTheWay(PathBuf),
     #[error("no room in {}: {needed} bytes are needed and {free} are free", .dest.display())]
     NoRoom { dest: PathBuf, needed: u64, free: u64 },
     #[error("the disk of {} is full: free some space or use a larger disk", .0.display())]
     DiskFull(PathBuf),
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error("cannot {action} {}: {source}{}", .path.display(), owner(.source))]
     Disk { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("the manifest {} is damaged: {why}; remove it to have the files checked and it written anew", .path.display())]
+    #[error("the manifest {} is damaged: {why}", .path.display())]
     ManifestDamaged { path: PathBuf, why: String },
     #[error("interrupted by {signal}; a later run fetches what is missing")]
     Interrupted { signal: &'static str },
@@ -188,10 +190,20 @@ impl Error {
     }
 }
 
+/// Who we are, where that is the trouble.
+fn owner(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        format!("; this process has uid {}", rustix::process::geteuid().as_raw())
+    } else {
+        String::new()
+    }
+}
+
 fn not_found(repository: &str, token_given: bool) -> String {
     if token_given {
         format!(
-            "{repository} does not exist, or is private and the token may not read it: check its name and the token"
+            "{repository} does not exist, or is private and the token may not read it: check its name and \
+             the token"
         )
     } else {
         format!("{repository} does not exist, or is private: check its name, or {TOKEN_ADVICE}")

@@ -251,8 +251,10 @@ impl Refusal<'_> {
 }
 
 fn no_revision(repository: String, asked: Asked<'_>) -> Error {
-    let (Asked::Revision(revision) | Asked::Tree { commit: revision } | Asked::File { commit: revision, .. }) =
-        asked;
+    let revision = match asked {
+        Asked::Revision(revision) => revision,
+        Asked::Tree { commit } | Asked::File { commit, .. } => commit,
+    };
     Error::RevisionNotFound { repository, revision: revision.to_owned() }
 }
 

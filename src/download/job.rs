@@ -77,7 +77,8 @@ async fn lock(store: &Store) -> Result<Lock> {
             return Ok(lock);
         }
         if !told {
-            tracing::info!(dest = %store.path().display(), "another process downloads into this folder: waiting for it");
+            let dest = store.path().display();
+            tracing::info!(%dest, "another process downloads into this folder: waiting for it");
             told = true;
         }
         sleep(LOCK_POLL).await;

@@ -54,7 +54,7 @@ impl Transfer<'_> {
         if let Err(error @ Error::ChecksumMismatch { .. }) = &result {
             tracing::warn!(path = file.path, "{error}; trying once more");
             self.progress.lost(file.size);
-            result = self.file_once(&file).await;
+            result = self.file_once(&file).await.map_err(twice);
         }
         let sha256 = result?;
         tracing::debug!(path = file.path, size = file.size, "file is there");
@@ -77,7 +77,7 @@ impl Transfer<'_> {
         received.and(written)
     }
 
-    /// Passes all bytes of the file on to the queue. That the queue is closed is for its other end to explain.
+    /// Passes all bytes of the file on to the queue. If that is closed, its other end says why.
     async fn receive(&self, file: &PlannedFile, queue: &mpsc::Sender<Bytes>) -> Result<()> {
         let mut attempts = self.settings.retry.begin(self.source.pause());
         let (mut at, mut link) = (0, None);
@@ -191,6 +191,14 @@ fn existing(store: &Store, file: &PlannedFile, alive: &Weak<()>) -> Result<Optio
         }
     }
     Ok(None)
+}
+
+/// A second corrupt copy is the end of it.
+fn twice(error: Error) -> Error {
+    match error {
+        Error::ChecksumMismatch { .. } => Error::GaveUp { attempts: 2, last: Box::new(error) },
+        other => other,
+    }
 }
 
 fn mismatch(file: &PlannedFile, found: &Digest) -> Error {

@@ -131,7 +131,7 @@ async fn a_run_cut_short_is_not_believed_and_the_next_goes_on_at_the_same_commit
     let dest = world.dest();
     tokio::select! {
         done = world.run() => panic!("the stalled run ended: {done:?}"),
-        () = eventually("all other files are there", || others.iter().all(|path| dest.join(path).exists())) => {}
+        () = eventually("the others are there", || others.iter().all(|path| dest.join(path).exists())) => {}
     }
     assert!(!is_complete(&dest) && !dest.join(SHARD).exists());
     eventually("the unfinished file is gone", || state_of(&dest) == ["lock", "plan.json"]).await;

@@ -5,6 +5,7 @@ mod cli;
 mod copies;
 mod faults;
 mod refusals;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fs;
