@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+
+/// The longest that a command may take.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
@@ -33,7 +37,9 @@ pub async fn run_with(program: &str, arguments: &[&str], input: &str) -> Result<
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).await.with_context(|| format!("writing to {words}"))?;
     }
-    let output = child.wait_with_output().await.with_context(|| format!("running {words}"))?;
+    let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
+    let output =
+        ended.with_context(|| format!("{words}: not done in time"))?.with_context(|| words.clone())?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         bail!("{words}: {}\n{}{}", output.status, said, String::from_utf8_lossy(&output.stderr));

@@ -94,6 +94,8 @@ async fn volumes(
             }
             Ok(Some(Obstacle::Terminating(message))) => {
                 problems.push(Statement::problem(VOLUMES_TERMINATING, message));
+                // A claim in deletion waits for every pod that names it, also for those that are done.
+                delete_jobs(cache, context, Some("status.successful=1")).await?;
             }
             Err(error) => result = Err(error),
         }
@@ -157,17 +159,10 @@ fn planned_nodes(
 /// Takes the cache's Jobs and volumes away, then the finalizer, without waiting for any of them: it
 /// needs neither the group, nor the nodes, nor an agent to exist (D1).
 async fn end(cache: &LocalModelCache, context: &Context) -> Result<(), Error> {
-    let name = cache.name_any();
     if !cache.finalizers().iter().any(|f| f == FINALIZER) {
         return Ok(());
     }
-    let job_namespace = context.stores.config().job_namespace.clone();
-    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &job_namespace);
-    let label = names::label_value(&name);
-    let of_cache = ListParams::default().labels(&format!("{JOB_MODEL}={label},!{JOB_NAMESPACE}"));
-    let deleted = jobs.delete_collection(&DeleteParams::foreground(), &of_cache).await;
-    ignore_missing(deleted.map(drop)).doing(|| format!("deleting the Jobs of {name}"))?;
-
+    delete_jobs(cache, context, None).await?;
     let belongs = |meta: &kube::core::ObjectMeta| {
         meta.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == cache.metadata.uid.as_ref())
     };
@@ -184,8 +179,19 @@ async fn end(cache: &LocalModelCache, context: &Context) -> Result<(), Error> {
     }
     let others = cache.finalizers().iter().map(String::as_str).filter(|f| *f != FINALIZER).collect();
     set_finalizers(cache, context, others).await?;
-    tracing::info!(cache = name, "deleted");
+    tracing::info!(cache = cache.name_any(), "deleted");
     Ok(())
+}
+
+/// Deletes the cache's Jobs, all or those that a field selector finds.
+async fn delete_jobs(cache: &LocalModelCache, context: &Context, fields: Option<&str>) -> Result<(), Error> {
+    let name = cache.name_any();
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &context.stores.config().job_namespace);
+    let label = names::label_value(&name);
+    let mut of_cache = ListParams::default().labels(&format!("{JOB_MODEL}={label},!{JOB_NAMESPACE}"));
+    of_cache.field_selector = fields.map(Into::into);
+    let deleted = jobs.delete_collection(&DeleteParams::foreground(), &of_cache).await;
+    ignore_missing(deleted.map(drop)).doing(|| format!("deleting the Jobs of {name}"))
 }
 
 /// This very object, not a later one of the same name.

@@ -46,26 +46,23 @@ async fn a_wrong_token_and_a_missing_repository_say_so_while_another_cache_succe
 
 #[tokio::test]
 async fn a_missing_secret_is_a_reason_and_not_an_endless_silence() {
-    beside_others("secretless", |world| async move {
+    beside_others("absent", |world| async move {
         world.group().await?;
         world.join(WORKERS[1]).await?;
-        apply(&container(&world, "hf://secretless/", "secretless-secret")).await?;
+        apply(&container(&world, "hf://absent/", "absent-secret")).await?;
         world.cache("m", &world.model("m").await?).await?;
         let local = world.until_status(WORKERS[1], "m", ModelDownloadPending).await?;
-        ensure!(local.spec.local_models.iter().any(|entry| entry.model_name == "secretless-m"), "{local:?}");
+        ensure!(local.spec.local_models.iter().any(|entry| entry.model_name == "absent-m"), "{local:?}");
         until("reason SecretNotFound", || async {
             let detail = detail(&world, WORKERS[1], "m").await?;
             ensure!(detail.reason.as_deref() == Some("SecretNotFound"), "{detail:?}");
-            ensure!(
-                detail.message.is_some_and(|m| m.contains("secretless-secret")),
-                "the secret is not named"
-            );
+            ensure!(detail.message.is_some_and(|m| m.contains("absent-secret")), "the secret is not named");
             Ok(Some(()))
         })
         .await?;
-        secret("secretless-secret", localmodel_hub::TOKEN).await?;
+        secret("absent-secret", localmodel_hub::TOKEN).await?;
         let available = world.until_available("m", 1, 1).await.map(drop);
-        kubectl(&["delete", "secret", "secretless-secret", "-n", JOBS]).await?;
+        kubectl(&["delete", "secret", "absent-secret", "-n", JOBS]).await?;
         available
     })
     .await;

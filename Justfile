@@ -1,0 +1,47 @@
+# Shows what there is to run.
+[private]
+default:
+    @just --list --unsorted
+
+# Warms the documented model on a real cluster and tells it as a story
+demo: build
+    hack/cluster up
+    hack/cluster run cargo run --quiet --package localmodel-e2e --bin demo
+
+# Everything that CI checks: lints, dependencies, unit tests, the hub's proof, the cluster's tests
+test: lint deny unit hub-proof e2e
+
+# Formatting and lints, warnings denied
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- --deny warnings
+
+# Licences, sources and duplicates of dependencies
+deny:
+    hack/tool cargo-deny cargo deny --workspace check bans licenses sources
+
+# Unit, snapshot and mocked tests: no cluster, seconds
+unit: build
+    cargo test --workspace --lib --bins
+    cargo test --workspace --test '*' -- --skip cluster::
+
+# The real huggingface_hub downloads from the mock hub
+hub-proof: build
+    cargo test --workspace --test huggingface_hub -- --ignored
+
+# The tests on the cluster, which is made first where there is none
+e2e *ARGS: build
+    hack/cluster up
+    hack/cluster run cargo test --workspace --test cluster -- {{ARGS}}
+
+# Builds everything once, for tests, demo and images alike
+build:
+    cargo build --workspace --all-targets
+
+# Writes the generated definitions anew
+generate: build
+    cargo run --quiet --bin localmodel -- crds --out crds
+
+# The cluster: up, down, status, env, load
+cluster *ARGS:
+    hack/cluster {{ARGS}}
