@@ -6,7 +6,7 @@ default:
 # Warms the documented model on a real cluster and tells it as a story
 demo: build
     hack/cluster up
-    hack/cluster run cargo run --quiet --package localmodel-e2e --bin demo
+    hack/cluster run target/*/debug/demo
 
 # Everything that CI checks: lints, dependencies, unit tests, the hub's proof, the cluster's tests
 test: lint deny unit hub-proof e2e
@@ -18,7 +18,7 @@ lint:
 
 # Licences, sources and duplicates of dependencies
 deny:
-    hack/tool cargo-deny cargo deny --workspace check bans licenses sources
+    hack/tool cargo-deny 0.20.2 cargo deny --workspace check bans licenses sources
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
@@ -40,7 +40,7 @@ build:
 
 # Writes the generated definitions anew
 generate: build
-    cargo run --quiet --bin localmodel -- crds --out crds
+    target/*/debug/localmodel crds --out crds
 
 # The cluster: up, down, status, env, load
 cluster *ARGS:
