@@ -135,3 +135,6 @@ pub fn problems(group: &LocalModelNodeGroup) -> Vec<Statement> {
     }
     problems
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,3 +86,6 @@ fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -
         nodes.iter().find_map(|(node, copy)| Some(format!("; on {node}: {}", copy.message.as_ref()?)));
     Statement::ready(false, reason, so_far + &first.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

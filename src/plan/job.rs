@@ -175,3 +175,6 @@ fn supports(format: &SupportedUriFormat, uri: &str) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

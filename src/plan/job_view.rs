@@ -99,3 +99,6 @@ fn waiting(pod: &Pod) -> Option<Problem> {
         unscheduled.message.as_deref().unwrap_or("the pod cannot be scheduled"),
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -331,3 +331,6 @@ fn wake(outcome: &mut Outcome, at: Timestamp) {
 fn with_problem(detail: ModelDetail, problem: &Problem) -> ModelDetail {
     ModelDetail { reason: Some(problem.reason.clone()), message: Some(problem.message.clone()), ..detail }
 }
+
+#[cfg(test)]
+mod tests;
