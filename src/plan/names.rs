@@ -1,6 +1,8 @@
 //! Every name that this project gives: objects, labels, annotations, folders. Nothing else puts two
 //! names together.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 /// The field manager of every write, and the value of the managed-by label.
@@ -92,6 +94,16 @@ pub fn job_aside(cache: &str, node: &str) -> String {
 /// A text as the value of a label.
 pub fn label_value(text: &str) -> String {
     join(&[text], LABEL_MAX)
+}
+
+/// The annotations that hold in full what labels had to shorten, by label; `None` when nothing was.
+pub fn full_names(labels: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
+    let shortened = labels.iter().filter(|(_, full)| label_value(full) != *full);
+    let annotation =
+        |label: &str| if label.contains('/') { label.to_owned() } else { format!("{WARM_PREFIX}{label}") };
+    let all: BTreeMap<_, _> =
+        shortened.map(|(label, full)| (annotation(label), (*full).to_owned())).collect();
+    (!all.is_empty()).then_some(all)
 }
 
 /// The node label that says a copy is complete.

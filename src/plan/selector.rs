@@ -35,11 +35,12 @@ fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
 fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     let wanted = requirement.values.as_deref().unwrap_or_default();
     let listed = value.is_some_and(|v| wanted.iter().any(|w| w == v));
+    // A requirement that the scheduler cannot read matches nothing.
     match requirement.operator.as_str() {
         "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
+        "NotIn" => !wanted.is_empty() && !listed,
+        "Exists" => wanted.is_empty() && value.is_some(),
+        "DoesNotExist" => wanted.is_empty() && value.is_none(),
         "Gt" => numbers(value, wanted).is_some_and(|(value, bound)| value > bound),
         "Lt" => numbers(value, wanted).is_some_and(|(value, bound)| value < bound),
         _ => false,

@@ -63,45 +63,41 @@ pub fn download(
 ) -> Pair {
     let group_name = group.name_any();
     let first = spec.node_groups.first() == Some(&group_name);
-    let mut labels = labels(&group_name);
-    labels.insert(names::CACHE.into(), names::label_value(&cache.name));
     let volume = names::download_volume(cache, &group_name, first);
     let claim = names::download_claim(cache, &group_name, first);
-    pair(group, (volume, claim), job_namespace, Some(&spec.model_size), labels, owner)
+    pair(group, (volume, claim), job_namespace, Some((&cache.name, &spec.model_size)), &owner)
 }
 
 /// The volumes through which a group's agents reach their disk (G1).
 pub fn agent(group: &LocalModelNodeGroup, owner: OwnerReference, namespace: &str) -> Pair {
     let name = names::agent(&group.name_any());
-    pair(group, (name.clone(), name), namespace, None, labels(&group.name_any()), owner)
-}
-
-fn labels(group: &str) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (MANAGED_BY.into(), MANAGER.into()),
-        (names::NODE_GROUP.into(), names::label_value(group)),
-    ])
+    pair(group, (name.clone(), name), namespace, None, &owner)
 }
 
 fn pair(
     group: &LocalModelNodeGroup,
     (volume_name, claim_name): (String, String),
     namespace: &str,
-    size: Option<&Quantity>,
-    labels: BTreeMap<String, String>,
-    owner: OwnerReference,
+    cache: Option<(&str, &Quantity)>,
+    owner: &OwnerReference,
 ) -> Pair {
+    let group_name = group.name_any();
+    let mut names = vec![(names::NODE_GROUP, group_name.as_str())];
+    names.extend(cache.map(|(name, _)| (names::CACHE, name)));
+    let labels = names.iter().map(|(label, name)| ((*label).to_owned(), names::label_value(name)));
+    let labels: BTreeMap<_, _> = labels.chain([(MANAGED_BY.into(), MANAGER.into())]).collect();
     let metadata = |name, namespace: Option<&str>| ObjectMeta {
         name: Some(name),
         namespace: namespace.map(Into::into),
         labels: Some(labels.clone()),
+        annotations: names::full_names(&names),
         owner_references: Some(vec![owner.clone()]),
         ..ObjectMeta::default()
     };
     let mut volume_spec = group.spec.persistent_volume_spec.clone();
     let mut claim_spec =
         PersistentVolumeClaimSpec { volume_name: None, ..group.spec.persistent_volume_claim_spec.clone() };
-    if let Some(size) = size {
+    if let Some((_, size)) = cache {
         volume_spec.capacity.get_or_insert_default().insert("storage".into(), size.clone());
         let resources = claim_spec.resources.get_or_insert_default();
         resources.requests.get_or_insert_default().insert("storage".into(), size.clone());

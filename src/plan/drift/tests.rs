@@ -32,3 +32,11 @@ fn quantities_in_canonical_form_are_not_drift() {
         &json!({"cpu": "100m", "memory": "1Gi"})
     ));
 }
+
+#[test]
+fn a_named_thing_that_is_missing_is_drift_and_the_order_of_named_things_is_not() {
+    let wanted = json!([{"name": "a", "v": 1}, {"name": "b", "v": 2}]);
+    assert!(satisfied(&wanted, &json!([{"name": "b", "v": 2}, {"name": "a", "v": 1}])));
+    assert!(!satisfied(&wanted, &json!([{"name": "b", "v": 2}])));
+    assert!(!satisfied(&wanted, &json!([{"name": "b", "v": 2}, {"name": "a", "v": 2}])));
+}

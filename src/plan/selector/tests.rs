@@ -58,3 +58,38 @@ fn no_affinity_no_term_and_an_empty_term_match_no_node() {
     assert!(!selects(&json!([{}])));
     assert!(is_empty(None));
 }
+
+#[test]
+fn a_requirement_that_the_scheduler_cannot_read_matches_no_node() {
+    for requirement in [
+        json!({"key": "gpu", "operator": "In", "values": []}),
+        json!({"key": "gpu", "operator": "NotIn"}),
+        json!({"key": "gpu", "operator": "Exists", "values": ["a100"]}),
+        json!({"key": "none", "operator": "DoesNotExist", "values": ["a100"]}),
+        json!({"key": "cards", "operator": "Gt", "values": ["1", "2"]}),
+        json!({"key": "cards", "operator": "Gt", "values": ["one"]}),
+        json!({"key": "none", "operator": "Lt", "values": ["9"]}),
+    ] {
+        assert!(!selects(&json!([{"matchExpressions": [requirement]}])), "{requirement}");
+    }
+}
+
+#[test]
+fn labels_and_fields_of_one_term_add_up() {
+    let term = |name: &str| {
+        json!([{
+            "matchExpressions": [{"key": "gpu", "operator": "Exists"}],
+            "matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": [name]}],
+        }])
+    };
+    assert!(selects(&term("n2")));
+    assert!(!selects(&term("n1")));
+}
+
+#[test]
+fn a_selector_is_empty_when_none_of_its_terms_requires_anything() {
+    let empty = |terms: Value| is_empty(Some(&serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap()));
+    assert!(empty(json!([])));
+    assert!(empty(json!([{}, {"matchExpressions": []}])));
+    assert!(!empty(json!([{}, {"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}])));
+}

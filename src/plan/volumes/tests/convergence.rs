@@ -163,7 +163,7 @@ proptest! {
         let is_foreign_claim = |c: &Option<PersistentVolumeClaim>| c.as_ref().is_some_and(|c| {
             claim_relation(&wanted, c) == Relation::Foreign
         });
-        let mut take = |cluster: &mut Cluster| {
+        let take = |cluster: &mut Cluster| {
             let step = step(&wanted, cluster.volume.as_ref(), cluster.claim.as_ref());
             let before = cluster.clone();
             cluster.act(&wanted, &step);
