@@ -80,8 +80,9 @@ impl World {
                     self.disk.incoming.extend(replaced.map(|folder| (key.clone(), folder)));
                 }
                 Action::EraseIncoming(key) => {
-                    let active = self.jobs.iter().any(|job| job.key == *key && is_active(job));
-                    prop_assert!(!active, "{} is erased under its Job", key);
+                    let writes = |job: &JobView| matches!(job.phase, JobPhase::Pending(_) | JobPhase::Running);
+                    let written = self.jobs.iter().any(|job| job.key == *key && writes(job));
+                    prop_assert!(!written, "{} is erased under its Job", key);
                     self.disk.incoming.remove(key);
                 }
                 Action::EraseModel(key) => {
