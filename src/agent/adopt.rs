@@ -20,12 +20,18 @@ pub(super) fn manifest(folder: &Path, source: &str) -> io::Result<Manifest> {
     Ok(Manifest { source: source.to_owned(), files, adopted: true, ..Manifest::default() })
 }
 
+/// Whether what has this name in a copy's folder is no part of the model.
+pub(super) fn is_aside(name: &str) -> bool {
+    NOT_THE_MODEL.contains(&name)
+}
+
 fn collect(root: &Path, folder: &Path, files: &mut Vec<ManifestFile>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
         let kind = entry.file_type()?;
-        if kind.is_dir() && !(folder == root && NOT_THE_MODEL.iter().any(|name| entry.file_name() == *name)) {
+        let is_aside = folder == root && entry.file_name().to_str().is_some_and(is_aside);
+        if kind.is_dir() && !is_aside {
             collect(root, &path, files)?;
         } else if kind.is_file() {
             let name = path.strip_prefix(root).map_err(io::Error::other)?.to_str();

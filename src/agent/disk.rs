@@ -13,6 +13,7 @@ use rustix::process::geteuid;
 use super::adopt;
 use crate::api::source::is_storage_key;
 use crate::download::manifest::{Manifest, is_complete};
+use crate::download::store::{Found, Store};
 use crate::error::{Doing, Error};
 use crate::plan::local_status::Usage;
 use crate::plan::pass::{Folder, Inventory, Problem};
@@ -78,10 +79,12 @@ impl Disk {
     ) -> Result<BTreeMap<String, Folder>, Error> {
         let parent = self.root.join(area);
         let mut found = BTreeMap::new();
+        if !is_folder(&parent) {
+            return Ok(found); // not there yet, or a symlink out of this disk: then it cannot be used
+        }
         for name in names(&parent)? {
             let path = parent.join(&name);
-            let is_folder = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
-            if is_folder && is_storage_key(&name) {
+            if is_storage_key(&name) && is_folder(&path) {
                 found.insert(name, folder(&path));
             } else {
                 strangers.insert(format!("{area}/{name}"));
@@ -94,19 +97,25 @@ impl Disk {
     /// Job fetches only the rest.
     pub(super) fn prepare(&self, key: &str) -> Result<(), Error> {
         let incoming = self.path(INCOMING, key);
-        make_folder(&incoming).doing(|| format!("making {}", incoming.display()))?;
+        own_folder(&incoming).doing(|| format!("making {}", incoming.display()))?;
         let model = self.path(MODELS, key);
-        let damaged = fs::symlink_metadata(&model).is_ok_and(|meta| meta.is_dir());
-        let Some(manifest) = Manifest::read(&model).ok().flatten().filter(|_| damaged) else { return Ok(()) };
+        if !is_folder(&model) {
+            return Ok(());
+        }
+        let Some(manifest) = Manifest::read(&model).ok().flatten() else { return Ok(()) };
         link_good_files(&manifest, &model, &incoming).doing(|| format!("linking into {}", incoming.display()))
     }
 
     /// Moves `incoming/K` to `models/K` in one rename; a folder that is there already changes places with
-    /// it, so that readers see the old one or the new one and nothing between.
+    /// it, so that readers see the old one or the new one and nothing between. Doing it twice changes
+    /// nothing: an agent of another group may share the disk.
     pub(super) fn place(&self, key: &str) -> Result<(), Error> {
         let (from, to) = (self.path(INCOMING, key), self.path(MODELS, key));
         let doing = || format!("moving {} to {}", from.display(), to.display());
-        let flags = if to.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+        if !is_folder(&from) || !is_complete(&from) || is_complete(&to) {
+            return Ok(());
+        }
+        let flags = if is_folder(&to) { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         renameat_with(CWD, &from, CWD, &to, flags).map_err(io::Error::from).doing(doing)?;
         for area in [MODELS, INCOMING] {
             let parent = self.root.join(area);
@@ -134,13 +143,20 @@ impl Disk {
     /// Erases a folder, its manifest first: what is half erased must not look complete.
     fn erase(&self, area: &str, key: &str) -> Result<(), Error> {
         let path = self.path(area, key);
-        let gone = |result: io::Result<()>| match result {
+        if !is_folder(&path) {
+            return Ok(());
+        }
+        let doing = || format!("erasing {}", path.display());
+        // A link in place of the manifest's folder is erased with the rest, not followed.
+        if let Some(store) = Store::open(&path).doing(doing)?
+            && matches!(store.stat(Manifest::PATH), Ok(Found::File(_)))
+        {
+            store.remove(Manifest::PATH).map_err(io::Error::other).doing(doing)?;
+        }
+        match fs::remove_dir_all(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        };
-        gone(fs::remove_file(path.join(Manifest::PATH)))
-            .and_then(|()| gone(fs::remove_dir_all(&path)))
-            .doing(|| format!("erasing {}", path.display()))
+            other => other.doing(doing),
+        }
     }
 
     /// Size and free room.
@@ -159,7 +175,9 @@ fn folder(path: &Path) -> Folder {
         Ok(Some(manifest)) if is_complete(path) => {
             Folder::Complete { bytes: manifest.files.iter().map(|file| file.size).sum() }
         }
-        Ok(None) if names(path).is_ok_and(|names| names.is_empty()) => Folder::Empty,
+        Ok(None) if names(path).is_ok_and(|names| names.iter().all(|name| adopt::is_aside(name))) => {
+            Folder::Empty
+        }
         Ok(None) => Folder::Bare,
         Ok(Some(_)) | Err(_) => Folder::Damaged,
     }
@@ -176,18 +194,24 @@ fn names(folder: &Path) -> Result<Vec<String>, Error> {
 }
 
 fn usable(path: &Path) -> io::Result<()> {
-    make_folder(path)?;
-    if !fs::symlink_metadata(path)?.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder of this disk"));
-    }
+    own_folder(path)?;
     Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
+/// Whether a folder is there, and not a link to one.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+/// Makes the folder where it is missing; anything else of its name is an error.
+fn own_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(FOLDER_MODE & 0o777).create(path) {
         // The process's mask may have taken the group's right to write.
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_folder(path) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder of this disk: remove it"))
+        }
         Err(error) => Err(error),
     }
 }
@@ -195,14 +219,31 @@ fn make_folder(path: &Path) -> io::Result<()> {
 fn link_good_files(manifest: &Manifest, model: &Path, incoming: &Path) -> io::Result<()> {
     let bad: BTreeSet<String> = manifest.damaged(model)?.into_iter().map(|damage| damage.path).collect();
     for file in manifest.files.iter().filter(|file| !bad.contains(&file.path)) {
-        let to = incoming.join(&file.path);
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
+        if !own_folders_above(incoming, &file.path)? {
+            continue; // the Job says what it thinks of that
         }
-        match fs::hard_link(model.join(&file.path), &to) {
+        match fs::hard_link(model.join(&file.path), incoming.join(&file.path)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
     }
     manifest.write(incoming).map_err(io::Error::other)
 }
+
+/// Makes the folders in `root` that lead to `file`; false when something else stands in the way. What a
+/// Job left in `root` is not to be trusted: no link in it is followed.
+fn own_folders_above(root: &Path, file: &str) -> io::Result<bool> {
+    let mut path = root.to_owned();
+    let parts: Vec<&str> = file.split('/').collect();
+    for part in &parts[..parts.len() - 1] {
+        path.push(part);
+        match own_folder(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+            other => other?,
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;

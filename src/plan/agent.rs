@@ -42,6 +42,7 @@ pub fn daemon_set(
             "name": name,
             "namespace": namespace,
             "labels": pod_labels,
+            "annotations": names::full_names(&[(names::NODE_GROUP, &group.name_any())]),
             "ownerReferences": [owner],
         },
         "spec": {
@@ -135,3 +136,6 @@ pub fn problems(group: &LocalModelNodeGroup) -> Vec<Statement> {
     }
     problems
 }
+
+#[cfg(test)]
+mod tests;

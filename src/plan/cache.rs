@@ -61,6 +61,9 @@ fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -
         let message = copy.message.as_deref().unwrap_or("the download failed");
         return Statement::ready(false, "DownloadFailed", format!("{so_far}; on {node}: {message}"));
     }
+    if count.total > 0 && count.available == count.total {
+        return Statement::ready(true, "Available", so_far);
+    }
     if let Some(problem) = view.problems.first() {
         return Statement::ready(false, &problem.reason, problem.message.clone());
     }
@@ -70,9 +73,6 @@ fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -
     }
     if count.total == 0 {
         return Statement::ready(false, "NoNodes", "no node matches the node groups");
-    }
-    if count.available == count.total {
-        return Statement::ready(true, "Available", so_far);
     }
     let any = |phase| nodes.values().any(|copy| copy.phase == phase);
     let reason = if any(NodeStatus::NodeDownloading) {
@@ -86,3 +86,6 @@ fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -
         nodes.iter().find_map(|(node, copy)| Some(format!("; on {node}: {}", copy.message.as_ref()?)));
     Statement::ready(false, reason, so_far + &first.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

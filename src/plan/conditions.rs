@@ -1,5 +1,7 @@
 //! Conditions: the statements in a status that people and `kubectl wait` read.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -31,48 +33,35 @@ impl Statement {
     }
 }
 
-/// The statements as conditions, sorted by type; the time of the last change is kept while a status
-/// stays what it was, so that equal statements make an equal list.
+/// The statements as conditions, sorted by type, one for each: where several statements are of one kind,
+/// the first one's reason and the words of all. The time of the last change is kept while a status stays
+/// what it was, so that equal statements make an equal list.
 pub fn conditions(
     statements: &[Statement],
     before: &[Condition],
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let mut all: Vec<Condition> = statements
-        .iter()
-        .map(|statement| {
-            let status = if statement.holds { "True" } else { "False" };
-            let same = before.iter().find(|c| c.type_ == statement.kind && c.status == status);
-            Condition {
-                type_: statement.kind.into(),
-                status: status.into(),
-                reason: statement.reason.clone(),
-                message: statement.message.clone(),
-                observed_generation: generation,
-                last_transition_time: same.map_or(Time(now), |c| c.last_transition_time.clone()),
-            }
-        })
-        .collect();
-    all.sort_by(|a, b| a.type_.cmp(&b.type_));
-    all
+    let mut all = BTreeMap::<&str, Condition>::new();
+    for statement in statements {
+        if let Some(condition) = all.get_mut(statement.kind) {
+            condition.message = format!("{}; {}", condition.message, statement.message);
+            continue;
+        }
+        let status = if statement.holds { "True" } else { "False" };
+        let same = before.iter().find(|c| c.type_ == statement.kind && c.status == status);
+        let condition = Condition {
+            type_: statement.kind.into(),
+            status: status.into(),
+            reason: statement.reason.clone(),
+            message: statement.message.clone(),
+            observed_generation: generation,
+            last_transition_time: same.map_or(Time(now), |c| c.last_transition_time.clone()),
+        };
+        all.insert(statement.kind, condition);
+    }
+    all.into_values().collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_of_the_last_change_stays_while_the_status_stays() {
-        let early = Timestamp::from_second(1_000).unwrap();
-        let late = Timestamp::from_second(2_000).unwrap();
-        let no = [Statement::ready(false, "Downloading", "0 of 1")];
-        let first = conditions(&no, &[], Some(1), early);
-        let other_reason = [Statement::ready(false, "DownloadFailed", "no token")];
-        let second = conditions(&other_reason, &first, Some(1), late);
-        assert_eq!(second[0].last_transition_time, Time(early));
-        assert_eq!(second[0].reason, "DownloadFailed");
-        let third = conditions(&[Statement::ready(true, "Available", "1 of 1")], &second, Some(1), late);
-        assert_eq!(third[0].last_transition_time, Time(late));
-    }
-}
+mod tests;

@@ -69,3 +69,6 @@ pub fn count(nodes: &BTreeMap<String, NodeCopy>) -> ModelCopies {
         failed: of(NodeStatus::NodeDownloadError),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,12 +48,11 @@ pub fn job(download: &Download, name: &str) -> Result<Job, serde_json::Error> {
     let entry = download.entry;
     let key = source::storage_key(&entry.source_model_uri);
     let labels = labels(download, &key);
-    let mut annotations = BTreeMap::new();
-    for (label, full) in [(JOB_MODEL, entry.model_name.as_str()), (JOB_NODE, download.node)] {
-        if labels.get(label).is_none_or(|value| value != full) {
-            annotations.insert(format!("{}{label}", names::WARM_PREFIX), full.to_owned());
-        }
-    }
+    let annotations = names::full_names(&[
+        (JOB_MODEL, &entry.model_name),
+        (JOB_NODE, download.node),
+        (names::NODE_GROUP, download.group),
+    ]);
     let policy = json!({"rules": [
         // A pod that is drained or preempted says nothing about the download: Kubernetes tries again.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -136,14 +135,16 @@ fn container(download: &Download, key: &str) -> Value {
     container["args"] = json!([uri, MOUNT_PATH]);
     container["volumeMounts"] =
         json!([{"name": VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("incoming/{key}")}]);
-    let defaults = [
-        ("terminationMessagePolicy", json!("FallbackToLogsOnError")),
-        ("securityContext", json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})),
-    ];
-    for (field, value) in defaults {
-        if container[field].is_null() {
-            container[field] = value;
-        }
+    if container["terminationMessagePolicy"].is_null() {
+        container["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
+    }
+    let security = &mut container["securityContext"];
+    // The API server refuses a privileged container that may not escalate.
+    if security["allowPrivilegeEscalation"].is_null() && security["privileged"] != json!(true) {
+        security["allowPrivilegeEscalation"] = json!(false);
+    }
+    if security["capabilities"].is_null() {
+        security["capabilities"] = json!({"drop": ["ALL"]});
     }
     container
 }
@@ -175,3 +176,6 @@ fn supports(format: &SupportedUriFormat, uri: &str) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,10 +10,10 @@ use super::pass::{JobPhase, JobView, Problem};
 use crate::api::source::storage_key;
 use crate::download::Failure;
 
-/// The view of a download Job of this group, ours or KServe's; `None` for any other Job.
+/// The view of a download Job, of whatever group, ours or KServe's; `None` for any other Job.
 pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
     let labels = job.labels();
-    if !labels.contains_key(JOB_MODEL) || labels.get(NODE_GROUP).is_some_and(|of| *of != label_value(group)) {
+    if !labels.contains_key(JOB_MODEL) {
         return None;
     }
     let container = job.spec.as_ref()?.template.spec.as_ref()?.containers.first()?;
@@ -25,6 +25,7 @@ pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
     Some(JobView {
         name: job.name_any(),
         key: storage_key(uri),
+        own: labels.get(NODE_GROUP).is_some_and(|of| *of == label_value(group)),
         phase: phase(job, &pods),
         deleting: job.metadata.deletion_timestamp.is_some(),
         started: job.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|time| time.0),
@@ -48,7 +49,9 @@ fn phase(job: &Job, pods: &[&Pod]) -> JobPhase {
         });
         return JobPhase::Failed(at(failed.last_transition_time.as_ref().map(|time| time.0)), problem);
     }
-    if status.ready.unwrap_or(0) > 0 {
+    // A pod that has ended is under way until the Job says how: it may have been the last one or not.
+    let phase = pods.last().and_then(|pod| pod.status.as_ref()?.phase.as_deref());
+    if status.ready.unwrap_or(0) > 0 || matches!(phase, Some("Running" | "Succeeded" | "Failed")) {
         return JobPhase::Running;
     }
     JobPhase::Pending(pods.last().and_then(|pod| waiting(pod)))
@@ -99,3 +102,6 @@ fn waiting(pod: &Pod) -> Option<Problem> {
         unscheduled.message.as_deref().unwrap_or("the pod cannot be scheduled"),
     ))
 }
+
+#[cfg(test)]
+mod tests;

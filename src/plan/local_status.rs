@@ -77,3 +77,6 @@ pub fn said(status: &LocalModelNodeStatus) -> BTreeMap<String, Said> {
     let detail = |key| status.models.get(key).cloned().unwrap_or_default();
     status.model_status.iter().map(|(key, phase)| (key.clone(), (*phase, detail(key)))).collect()
 }
+
+#[cfg(test)]
+mod tests;

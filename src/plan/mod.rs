@@ -15,3 +15,6 @@ pub mod pass;
 pub mod patch;
 pub mod selector;
 pub mod volumes;
+
+#[cfg(test)]
+mod samples;

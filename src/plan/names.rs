@@ -1,6 +1,8 @@
 //! Every name that this project gives: objects, labels, annotations, folders. Nothing else puts two
 //! names together.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 /// The field manager of every write, and the value of the managed-by label.
@@ -94,6 +96,16 @@ pub fn label_value(text: &str) -> String {
     join(&[text], LABEL_MAX)
 }
 
+/// The annotations that hold in full what labels had to shorten, by label; `None` when nothing was.
+pub fn full_names(labels: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
+    let shortened = labels.iter().filter(|(_, full)| label_value(full) != *full);
+    let annotation =
+        |label: &str| if label.contains('/') { label.to_owned() } else { format!("{WARM_PREFIX}{label}") };
+    let all: BTreeMap<_, _> =
+        shortened.map(|(label, full)| (annotation(label), (*full).to_owned())).collect();
+    (!all.is_empty()).then_some(all)
+}
+
 /// The node label that says a copy is complete.
 pub fn warm_label(storage_key: &str) -> String {
     format!("{WARM_PREFIX}{storage_key}")
@@ -123,41 +135,4 @@ fn hashed(parts: &[&str], max: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_documented_names_come_out_as_printed() {
-        let cache = CacheKey::cluster("meta-llama3-8b-instruct");
-        assert_eq!(download_claim(&cache, "workers", true), "meta-llama3-8b-instruct");
-        assert_eq!(download_volume(&cache, "workers", true), "meta-llama3-8b-instruct-download");
-        assert_eq!(agent("workers"), "workers-agent");
-        assert_eq!(job(&cache.name, "kind-worker"), "meta-llama3-8b-instruct-kind-worker");
-    }
-
-    #[test]
-    fn other_groups_and_namespace_caches_have_kserves_names() {
-        let cache = CacheKey::cluster("m");
-        assert_eq!(download_claim(&cache, "g", false), "m-g");
-        assert_eq!(download_volume(&cache, "g", false), "m-g-download");
-        let cache = CacheKey { namespace: Some("ns".into()), name: "m".into() };
-        assert_eq!(download_claim(&cache, "g", true), "m-g-ns-download");
-        assert_eq!(download_volume(&cache, "g", true), "m-g-ns-download");
-    }
-
-    #[test]
-    fn a_name_that_is_too_long_keeps_its_beginning_and_stays_valid() {
-        let long = job(&"m".repeat(63), "node.example.com");
-        assert_eq!(long.len(), 63);
-        assert!(long.starts_with("mmmm"));
-        let cut_at_a_dot = job(&format!("{}.{}", "m".repeat(53), "x".repeat(20)), "n");
-        assert!(cut_at_a_dot.len() <= 63 && !cut_at_a_dot.contains(".-"), "{cut_at_a_dot}");
-        assert!(label_value(&"n".repeat(253)).len() <= 63);
-    }
-
-    #[test]
-    fn parts_that_join_alike_get_different_hashed_names() {
-        assert_eq!(job("a", "b-c"), job("a-b", "c"));
-        assert_ne!(job_aside("a", "b-c"), job_aside("a-b", "c"));
-    }
-}
+mod tests;

@@ -50,6 +50,9 @@ pub struct JobView {
     pub name: String,
     /// The storage key of what it downloads.
     pub key: String,
+    /// Whether this agent made it. While another group's agent or KServe downloads the same model, this
+    /// one waits: two groups may share one disk, and two Jobs must never write one folder (A7, D6).
+    pub own: bool,
     /// How far it is.
     pub phase: JobPhase,
     /// Whether it is in deletion; it stays until its pods have ended.
@@ -99,7 +102,7 @@ pub struct View<'a> {
     pub disk: &'a Inventory,
     /// Why the disk cannot be written, if so.
     pub unwritable: Option<&'a Problem>,
-    /// The Jobs of this node and group.
+    /// The download Jobs of this node, of whatever group.
     pub jobs: &'a [JobView],
     /// What was said of each model before.
     pub before: &'a BTreeMap<String, Said>,
@@ -143,12 +146,17 @@ pub struct Outcome {
 pub fn pass(view: &View) -> Outcome {
     let mut outcome = Outcome::default();
     let own: BTreeSet<String> = view.entries.iter().map(|e| storage_key(&e.source_model_uri)).collect();
-    let unwanted = view.jobs.iter().filter(|job| !own.contains(&job.key) && !job.deleting);
+    let is_unwanted = |job: &&JobView| {
+        !job.deleting && (!view.wanted.contains(&job.key) || (job.own && !own.contains(&job.key)))
+    };
+    let unwanted = view.jobs.iter().filter(is_unwanted);
     outcome.actions.extend(unwanted.map(|job| Action::DeleteJob(job.name.clone())));
     for key in &own {
         model(view, key, &mut outcome);
     }
-    erase(view, &mut outcome);
+    if view.unwritable.is_none() {
+        erase(view, &mut outcome);
+    }
     outcome
 }
 
@@ -176,14 +184,26 @@ fn is_active(job: &JobView) -> bool {
 fn model(view: &View, key: &str, outcome: &mut Outcome) {
     let entries = || view.entries.iter().filter(|e| storage_key(&e.source_model_uri) == key);
     let before = entries().find_map(|e| view.before.get(&e.status_key()));
-    // Two Jobs can only be there when an answer was lost: the one that runs counts.
-    let job = view.jobs.iter().filter(|j| j.key == key).min_by_key(|j| (!is_active(j), j.name.clone()));
+    // Own Jobs can only be two when an answer was lost.
+    let jobs = || view.jobs.iter().filter(|j| j.key == key);
+    let job = jobs().filter(|j| j.own).min_by_key(|j| (rank(j), j.name.as_str()));
+    let job = job.or_else(|| jobs().find(|j| is_active(j)));
     let (status, detail) = match view.disk.models.get(key) {
         Some(Folder::Complete { bytes }) => (ModelStatus::ModelDownloaded, complete(*bytes, before, job)),
         _ => missing(view, key, job, before, outcome),
     };
     for entry in entries() {
         outcome.status.insert(entry.status_key(), (status, detail.clone()));
+    }
+}
+
+/// Which of several Jobs counts: the one that works, then the one that ended well.
+fn rank(job: &JobView) -> u8 {
+    match job.phase {
+        _ if job.deleting => 1,
+        JobPhase::Pending(_) | JobPhase::Running => 0,
+        JobPhase::Succeeded(_) => 2,
+        JobPhase::Failed(..) => 3,
     }
 }
 
@@ -213,13 +233,13 @@ fn missing(
         started: job.and_then(|j| j.started).map(Time),
         ..ModelDetail::default()
     };
+    if let Some(problem) = view.unwritable {
+        return (ModelStatus::ModelDownloadError, with_problem(base, problem));
+    }
     let incoming = view.disk.incoming.get(key);
     if job.is_none_or(|job| !is_active(job)) && matches!(incoming, Some(Folder::Complete { .. })) {
         outcome.actions.push(Action::Place(key.into()));
         return (ModelStatus::ModelDownloading, base);
-    }
-    if let Some(problem) = view.unwritable {
-        return (ModelStatus::ModelDownloadError, with_problem(base, problem));
     }
     let Some(job) = job else { return without_job(view, key, base, before, outcome) };
     if job.deleting {
@@ -278,7 +298,7 @@ fn failed(
     let next = at + back_off(attempts);
     if view.enabled && next <= view.now {
         outcome.actions.push(Action::DeleteJob(job.name.clone()));
-    } else {
+    } else if next > view.now {
         wake(outcome, next);
     }
     let detail = ModelDetail {
@@ -331,3 +351,6 @@ fn wake(outcome: &mut Outcome, at: Timestamp) {
 fn with_problem(detail: ModelDetail, problem: &Problem) -> ModelDetail {
     ModelDetail { reason: Some(problem.reason.clone()), message: Some(problem.message.clone()), ..detail }
 }
+
+#[cfg(test)]
+mod tests;

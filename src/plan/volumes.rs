@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+    PersistentVolumeSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -46,7 +47,7 @@ pub enum Step {
     DeleteClaim,
     /// Delete a volume that an earlier object of the same name left.
     DeleteVolume,
-    /// An earlier object's volume is still in deletion; the text says which.
+    /// A volume or claim of this name is still in deletion; the text says which.
     Wait(String),
     /// Somebody else's object has the name; the text says which and what to do.
     Conflict(String),
@@ -62,45 +63,41 @@ pub fn download(
 ) -> Pair {
     let group_name = group.name_any();
     let first = spec.node_groups.first() == Some(&group_name);
-    let mut labels = labels(&group_name);
-    labels.insert(names::CACHE.into(), names::label_value(&cache.name));
     let volume = names::download_volume(cache, &group_name, first);
     let claim = names::download_claim(cache, &group_name, first);
-    pair(group, (volume, claim), job_namespace, Some(&spec.model_size), labels, owner)
+    pair(group, (volume, claim), job_namespace, Some((&cache.name, &spec.model_size)), &owner)
 }
 
 /// The volumes through which a group's agents reach their disk (G1).
 pub fn agent(group: &LocalModelNodeGroup, owner: OwnerReference, namespace: &str) -> Pair {
     let name = names::agent(&group.name_any());
-    pair(group, (name.clone(), name), namespace, None, labels(&group.name_any()), owner)
-}
-
-fn labels(group: &str) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (MANAGED_BY.into(), MANAGER.into()),
-        (names::NODE_GROUP.into(), names::label_value(group)),
-    ])
+    pair(group, (name.clone(), name), namespace, None, &owner)
 }
 
 fn pair(
     group: &LocalModelNodeGroup,
     (volume_name, claim_name): (String, String),
     namespace: &str,
-    size: Option<&Quantity>,
-    labels: BTreeMap<String, String>,
-    owner: OwnerReference,
+    cache: Option<(&str, &Quantity)>,
+    owner: &OwnerReference,
 ) -> Pair {
+    let group_name = group.name_any();
+    let mut names = vec![(names::NODE_GROUP, group_name.as_str())];
+    names.extend(cache.map(|(name, _)| (names::CACHE, name)));
+    let labels = names.iter().map(|(label, name)| ((*label).to_owned(), names::label_value(name)));
+    let labels: BTreeMap<_, _> = labels.chain([(MANAGED_BY.into(), MANAGER.into())]).collect();
     let metadata = |name, namespace: Option<&str>| ObjectMeta {
         name: Some(name),
         namespace: namespace.map(Into::into),
         labels: Some(labels.clone()),
+        annotations: names::full_names(&names),
         owner_references: Some(vec![owner.clone()]),
         ..ObjectMeta::default()
     };
     let mut volume_spec = group.spec.persistent_volume_spec.clone();
     let mut claim_spec =
         PersistentVolumeClaimSpec { volume_name: None, ..group.spec.persistent_volume_claim_spec.clone() };
-    if let Some(size) = size {
+    if let Some((_, size)) = cache {
         volume_spec.capacity.get_or_insert_default().insert("storage".into(), size.clone());
         let resources = claim_spec.resources.get_or_insert_default();
         resources.requests.get_or_insert_default().insert("storage".into(), size.clone());
@@ -130,121 +127,149 @@ fn pair(
 /// What to do next, given what is there. A volume of ours stays as it is, one exactly as wanted is
 /// adopted, anything else is never touched (C3); one that was deleted comes back (C4).
 pub fn step(wanted: &Pair, volume: Option<&PersistentVolume>, claim: Option<&PersistentVolumeClaim>) -> Step {
-    let Some(volume) = volume else {
-        return match claim {
-            Some(claim) if is_ours(&claim.metadata, &wanted.claim.metadata) && is_lost(claim) => {
-                in_deletion_or(claim, Step::DeleteClaim)
-            }
-            _ => Step::CreateVolume,
-        };
-    };
-    if let Some(step) = volume_step(wanted, volume, claim) {
-        return step;
+    // The claim comes first: a volume that is made beside somebody else's claim would bind to it.
+    let claim_is = claim.map(|claim| claim_relation(wanted, claim));
+    match (claim, claim_is) {
+        (Some(claim), Some(Relation::Foreign | Relation::Earlier)) if is_deleting(&claim.metadata) => {
+            return wait("PersistentVolumeClaim", &claim_name(claim));
+        }
+        (Some(claim), Some(Relation::Foreign)) => {
+            return conflict("PersistentVolumeClaim", &claim_name(claim));
+        }
+        (_, Some(Relation::Earlier)) => return Step::DeleteClaim,
+        _ => {}
     }
-    let Some(claim) = claim else {
-        return match phase(volume) {
-            Some("Available") => Step::CreateClaim,
-            Some("Released") => Step::FreeVolume,
-            _ => Step::Done, // Kubernetes has not yet looked at the volume or at its claim's end
-        };
-    };
-    claim_step(wanted, claim)
+    let claim = claim.zip(claim_is);
+    match volume {
+        Some(volume) => match volume_relation(wanted, volume) {
+            Relation::Foreign => foreign_volume(volume),
+            _ if is_deleting(&volume.metadata) => deleting_volume(volume, claim),
+            Relation::Earlier => Step::DeleteVolume,
+            Relation::Adoptable => Step::AdoptVolume,
+            Relation::Ours => with_volume(volume, claim),
+        },
+        None => match claim {
+            Some((claim, Relation::Ours)) if is_deleting(&claim.metadata) => {
+                wait("PersistentVolumeClaim", &claim_name(claim))
+            }
+            Some((claim, Relation::Ours)) if phase_of_claim(claim) == Some("Lost") => Step::DeleteClaim,
+            _ => Step::CreateVolume,
+        },
+    }
 }
 
-/// A step that the volume alone calls for; `None` when it is ours and alive.
-fn volume_step(
-    wanted: &Pair,
-    volume: &PersistentVolume,
-    claim: Option<&PersistentVolumeClaim>,
-) -> Option<Step> {
-    let name = volume.name_any();
-    if is_ours(&volume.metadata, &wanted.volume.metadata) {
-        let deleting = volume.metadata.deletion_timestamp.is_some();
-        return match claim {
-            // A volume in deletion waits for its claim to go.
-            Some(claim) if deleting => Some(in_deletion_or(claim, Step::DeleteClaim)),
-            _ if deleting => Some(Step::Wait(format!("PersistentVolume {name} is still being deleted"))),
-            _ => None,
-        };
+/// The step when the volume is there as wanted.
+fn with_volume(volume: &PersistentVolume, claim: Option<(&PersistentVolumeClaim, Relation)>) -> Step {
+    let is_free = matches!(phase(volume), Some("Released" | "Failed"));
+    match claim {
+        None if phase(volume) == Some("Available") => Step::CreateClaim,
+        None if is_free => Step::FreeVolume,
+        None => Step::Done, // Kubernetes has not yet looked at the volume or at its claim's end
+        Some((claim, Relation::Ours)) if is_deleting(&claim.metadata) => {
+            wait("PersistentVolumeClaim", &claim_name(claim))
+        }
+        Some((claim, Relation::Ours)) => match phase_of_claim(claim) {
+            Some("Lost") => Step::DeleteClaim,
+            Some("Bound") => Step::Done,
+            // The volume remembers a claim of the same name that is gone.
+            _ if is_free && claim_uid(volume) != claim.metadata.uid.as_deref() => Step::FreeVolume,
+            _ => Step::Done,
+        },
+        Some(_) => Step::AdoptClaim,
     }
-    if is_managed(&volume.metadata) {
-        return Some(if volume.metadata.deletion_timestamp.is_some() {
-            Step::Wait(format!("PersistentVolume {name} of an earlier object is still being deleted"))
-        } else {
-            Step::DeleteVolume
-        });
+}
+
+/// A volume in deletion waits for its claim to go.
+fn deleting_volume(volume: &PersistentVolume, claim: Option<(&PersistentVolumeClaim, Relation)>) -> Step {
+    match claim {
+        Some((claim, _)) if is_deleting(&claim.metadata) => {
+            wait("PersistentVolumeClaim", &claim_name(claim))
+        }
+        Some((_, Relation::Ours)) => Step::DeleteClaim,
+        Some(_) => Step::AdoptClaim,
+        None => wait("PersistentVolume", &volume.name_any()),
     }
-    Some(if is_unowned(&volume.metadata) && same_volume(wanted, volume) {
-        Step::AdoptVolume
+}
+
+fn foreign_volume(volume: &PersistentVolume) -> Step {
+    if is_deleting(&volume.metadata) {
+        wait("PersistentVolume", &volume.name_any())
     } else {
-        Step::Conflict(format!(
-            "PersistentVolume {name} exists and is somebody else's: remove it or rename this object"
-        ))
+        conflict("PersistentVolume", &volume.name_any())
+    }
+}
+
+fn wait(kind: &str, name: &str) -> Step {
+    Step::Wait(format!("{kind} {name} is still being deleted"))
+}
+
+fn conflict(kind: &str, name: &str) -> Step {
+    Step::Conflict(format!("{kind} {name} exists and is somebody else's: remove it or rename this object"))
+}
+
+/// Whose an object is that has a wanted name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    /// It has our label and the wanted owner.
+    Ours,
+    /// It has our label and an owner of the wanted kind and name that is gone.
+    Earlier,
+    /// It is what the plan would make, and has the wanted owner or none: KServe's.
+    Adoptable,
+    /// It is anything else, the volume of another object of ours with the same joined name included.
+    Foreign,
+}
+
+fn volume_relation(wanted: &Pair, live: &PersistentVolume) -> Relation {
+    relation(&live.metadata, &wanted.volume.metadata, || same_volume(wanted, live))
+}
+
+fn claim_relation(wanted: &Pair, live: &PersistentVolumeClaim) -> Relation {
+    let volume = live.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+    relation(&live.metadata, &wanted.claim.metadata, || {
+        volume == wanted.volume.metadata.name.as_deref() && !is_deleting(&live.metadata)
     })
 }
 
-fn claim_step(wanted: &Pair, claim: &PersistentVolumeClaim) -> Step {
-    let name = format!("{}/{}", claim.namespace().unwrap_or_default(), claim.name_any());
-    let deleting = claim.metadata.deletion_timestamp.is_some();
-    if is_ours(&claim.metadata, &wanted.claim.metadata) {
-        return match phase_of_claim(claim) {
-            _ if deleting => Step::Wait(format!("PersistentVolumeClaim {name} is still being deleted")),
-            Some("Lost") => Step::DeleteClaim,
-            _ => Step::Done,
-        };
+fn relation(live: &ObjectMeta, wanted: &ObjectMeta, is_as_wanted: impl Fn() -> bool) -> Relation {
+    let owners = live.owner_references.as_deref().unwrap_or_default();
+    let wanted = wanted.owner_references.iter().flatten().next();
+    let has_owner = owners.iter().any(|owner| wanted.is_some_and(|wanted| owner.uid == wanted.uid));
+    let had_owner = owners
+        .iter()
+        .any(|owner| wanted.is_some_and(|wanted| (&owner.kind, &owner.name) == (&wanted.kind, &wanted.name)));
+    let is_managed =
+        live.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER);
+    match (is_managed, has_owner, had_owner) {
+        (true, true, _) => Relation::Ours,
+        (true, false, true) => Relation::Earlier,
+        _ if (has_owner || owners.is_empty()) && is_as_wanted() => Relation::Adoptable,
+        _ => Relation::Foreign,
     }
-    if is_managed(&claim.metadata) {
-        return if deleting {
-            Step::Wait(format!("PersistentVolumeClaim {name} of an earlier object is still being deleted"))
-        } else {
-            Step::DeleteClaim
-        };
-    }
-    let bound_to_it =
-        claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()) == wanted.volume.metadata.name.as_deref();
-    if is_unowned(&claim.metadata) && bound_to_it && !deleting {
-        return Step::AdoptClaim;
-    }
-    Step::Conflict(format!(
-        "PersistentVolumeClaim {name} exists and is somebody else's: remove it or rename this object"
-    ))
-}
-
-fn in_deletion_or(claim: &PersistentVolumeClaim, step: Step) -> Step {
-    match claim.metadata.deletion_timestamp {
-        None => step,
-        Some(_) => Step::Wait(format!(
-            "PersistentVolumeClaim {}/{} is still being deleted",
-            claim.namespace().unwrap_or_default(),
-            claim.name_any()
-        )),
-    }
-}
-
-/// Whether the object belongs to the same owner as the wanted one.
-fn is_ours(live: &ObjectMeta, wanted: &ObjectMeta) -> bool {
-    let owner = |meta: &ObjectMeta| meta.owner_references.iter().flatten().map(|o| o.uid.clone()).next();
-    is_managed(live) && owner(live) == owner(wanted)
-}
-
-/// Whether this project made or adopted the object, for whichever owner.
-fn is_managed(meta: &ObjectMeta) -> bool {
-    meta.labels.as_ref().and_then(|l| l.get(MANAGED_BY)).is_some_and(|by| by == MANAGER)
-}
-
-fn is_unowned(meta: &ObjectMeta) -> bool {
-    meta.owner_references.as_ref().is_none_or(Vec::is_empty)
 }
 
 /// Whether a volume leads to the same folder, for the same claim, on the same nodes.
 fn same_volume(wanted: &Pair, live: &PersistentVolume) -> bool {
-    let part = |volume: &PersistentVolume| {
-        volume.spec.as_ref().map(|spec| {
-            json!({"local": spec.local, "hostPath": spec.host_path, "nodeAffinity": spec.node_affinity,
-                "claimRef": spec.claim_ref})
-        })
-    };
-    matches!((part(&wanted.volume), part(live)), (Some(wanted), Some(live)) if drift::satisfied(&wanted, &live))
+    let (Some(wanted), Some(live)) = (&wanted.volume.spec, &live.spec) else { return false };
+    let folder = |spec: &PersistentVolumeSpec| json!({"local": spec.local, "hostPath": spec.host_path});
+    let nodes = |spec: &PersistentVolumeSpec| json!(spec.node_affinity);
+    drift::satisfied(&folder(wanted), &folder(live))
+        && drift::satisfied(&json!(wanted.claim_ref), &json!(live.claim_ref))
+        // Both ways: a volume that fewer nodes reach is another volume.
+        && drift::satisfied(&nodes(wanted), &nodes(live))
+        && drift::satisfied(&nodes(live), &nodes(wanted))
+}
+
+fn is_deleting(meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_some()
+}
+
+fn claim_name(claim: &PersistentVolumeClaim) -> String {
+    format!("{}/{}", claim.namespace().unwrap_or_default(), claim.name_any())
+}
+
+fn claim_uid(volume: &PersistentVolume) -> Option<&str> {
+    volume.spec.as_ref()?.claim_ref.as_ref()?.uid.as_deref()
 }
 
 fn phase(volume: &PersistentVolume) -> Option<&str> {
@@ -255,6 +280,5 @@ fn phase_of_claim(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.status.as_ref()?.phase.as_deref()
 }
 
-fn is_lost(claim: &PersistentVolumeClaim) -> bool {
-    phase_of_claim(claim) == Some("Lost")
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::LocalModelNode;
+use crate::plan::samples::{at, from, node, not_ready};
+
+const M: &str = "meta-llama3-8b-instruct";
+
+fn local(phase: &str, detail: &Value) -> LocalModelNode {
+    from(json!({
+        "apiVersion": "serving.kserve.io/v1alpha1", "kind": "LocalModelNode",
+        "metadata": {"name": "kind-worker"}, "spec": {"localModels": []},
+        "status": {"modelStatus": {M: phase}, "models": {M: detail}},
+    }))
+}
+
+fn of(nodes: &[(Node, LocalModelNode)], problems: &[Statement], enabled: bool) -> CacheStatus {
+    let copies: Vec<Copy> = nodes.iter().map(|(node, local)| Copy { node, local: Some(local) }).collect();
+    status(&View {
+        key: &CacheKey::cluster(M),
+        generation: Some(1),
+        before: &CacheStatus::default(),
+        enabled,
+        copies: &copies,
+        problems: problems.to_vec(),
+        now: at(1_700_000_000),
+    })
+}
+
+fn ready(status: &CacheStatus) -> (&str, &str, &str) {
+    let ready = status.conditions.iter().find(|c| c.type_ == "Ready").expect("a cache always has Ready");
+    (&ready.status, &ready.reason, &ready.message)
+}
+
+#[test]
+fn the_status_in_each_phase_is_as_reviewed() {
+    let worker = |phase: &str, detail: Value| [(node("kind-worker"), local(phase, &detail))];
+    let pending = worker("ModelDownloadPending", json!({"reason": "SecretNotFound",
+        "message": "secret \"hf-secret\" not found"}));
+    insta::assert_yaml_snapshot!("pending", of(&pending, &[], true));
+    let downloaded = worker("ModelDownloaded", json!({"bytesDone": 100, "bytesTotal": 100,
+        "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:04:21Z"}));
+    insta::assert_yaml_snapshot!("downloaded", of(&downloaded, &[], true));
+    let failed = worker("ModelDownloadError", json!({"reason": "Gated",
+        "message": "accept the licence at https://huggingface.co/meta-llama/meta-llama-3-8b-instruct",
+        "attempts": 1, "nextTry": "2026-01-01T00:01:00Z", "finished": "2026-01-01T00:00:00Z"}));
+    insta::assert_yaml_snapshot!("error", of(&failed, &[], true));
+}
+
+#[test]
+fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
+    let none = json!({});
+    let warm = || (node("a"), local("ModelDownloaded", &none));
+    let pending = || (node("b"), local("ModelDownloadPending", &none));
+    let loading = || (node("c"), local("ModelDownloading", &none));
+    let failed = || (node("d"), local("ModelDownloadError", &json!({"message": "no token"})));
+    let away = || (not_ready(node("e")), local("ModelDownloaded", &none));
+    let missing = [Statement::problem(NODE_GROUP_NOT_FOUND, "LocalModelNodeGroup g does not exist")];
+    let cases: [(&str, Vec<_>, &[Statement], bool, (&str, &str, &str)); 11] = [
+        ("all warm", vec![warm()], &[], true, ("True", "Available", "1 of 1 copies are available")),
+        ("all warm but a group is missing", vec![warm()], &missing, true,
+            ("True", "Available", "1 of 1 copies are available")),
+        ("no node", vec![], &[], true, ("False", "NoNodes", "no node matches")),
+        ("no node and no group", vec![], &missing, true, ("False", NODE_GROUP_NOT_FOUND, "g does not exist")),
+        ("disabled", vec![], &[], false, ("False", "Disabled", "localModel.enabled")),
+        ("disabled but warm", vec![warm()], &[], false, ("True", "Available", "1 of 1")),
+        ("failed before anything else", vec![pending(), failed(), loading()], &missing, true,
+            ("False", "DownloadFailed", "0 of 3 copies are available; on d: no token")),
+        ("problem before progress", vec![pending()], &missing, true,
+            ("False", NODE_GROUP_NOT_FOUND, "g does not exist")),
+        ("loading before pending", vec![pending(), loading(), away()], &[], true,
+            ("False", "Downloading", "0 of 3 copies are available")),
+        ("pending before not ready", vec![warm(), pending(), away()], &[], true,
+            ("False", "DownloadPending", "1 of 3 copies are available")),
+        ("not ready", vec![warm(), away()], &[], true,
+            ("False", "NodeNotReady", "1 of 2 copies are available; on e: the kubelet")),
+    ];
+    for (case, nodes, problems, enabled, (status, reason, message)) in cases {
+        let got = of(&nodes, problems, enabled);
+        let (s, r, m) = ready(&got);
+        assert_eq!((s, r), (status, reason), "{case}: {m}");
+        assert!(m.contains(message), "{case}: {m}");
+        assert_eq!(got.conditions.len(), 1 + problems.len(), "{case}");
+    }
+}
+
+#[test]
+fn the_same_look_at_a_later_time_changes_nothing() {
+    let nodes = [(node("a"), local("ModelDownloaded", &json!({})))];
+    let first = of(&nodes, &[], true);
+    let copies = [Copy { node: &nodes[0].0, local: Some(&nodes[0].1) }];
+    let later = status(&View {
+        key: &CacheKey::cluster(M),
+        generation: Some(1),
+        before: &first,
+        enabled: true,
+        copies: &copies,
+        problems: Vec::new(),
+        now: at(1_800_000_000),
+    });
+    assert_eq!(later, first);
+}

@@ -1,0 +1,172 @@
+use super::*;
+use crate::plan::samples::{KEY, OWN_IMAGE, URI, config, entry, entry_of, from, hf_hub};
+
+/// What a test varies of the documented download.
+struct Case<'a> {
+    entry: &'a ModelEntry,
+    node: &'a str,
+    group: &'a str,
+    config: &'a Config,
+    containers: &'a [ClusterStorageContainer],
+    restricted: bool,
+}
+
+fn made(case: &Case) -> Job {
+    let containers: Vec<&ClusterStorageContainer> = case.containers.iter().collect();
+    let owner = from(json!({"apiVersion": "serving.kserve.io/v1alpha1", "kind": "LocalModelNode",
+        "name": case.node, "uid": "node-uid"}));
+    let download = Download {
+        entry: case.entry,
+        group: case.group,
+        first: case.entry.node_group.is_none(),
+        node: case.node,
+        owner,
+        config: case.config,
+        containers: &containers,
+        own_image: OWN_IMAGE,
+        restricted: case.restricted,
+    };
+    job(&download, &names::job(&case.entry.model_name, case.node)).unwrap()
+}
+
+fn documented<'a>(entry: &'a ModelEntry, config: &'a Config, containers: &'a [ClusterStorageContainer]) -> Case<'a> {
+    Case { entry, node: "kind-worker", group: "workers", config, containers, restricted: false }
+}
+
+fn container_of(containers: &[ClusterStorageContainer], config: &Config) -> Value {
+    json!(made(&documented(&entry(), config, containers)))["spec"]["template"]["spec"]["containers"][0].clone()
+}
+
+#[test]
+fn the_produced_jobs_are_as_reviewed() {
+    let (entry, config, ours) = (entry(), config(), Config { default_job_image: None, ..config() });
+    let hub = [hf_hub()];
+    insta::assert_yaml_snapshot!("with_the_documented_container", made(&documented(&entry, &config, &hub)));
+    insta::assert_yaml_snapshot!("with_our_own_image", made(&documented(&entry, &ours, &[])));
+    insta::assert_yaml_snapshot!("with_the_documented_default_image", made(&documented(&entry, &config, &[])));
+    let restricted = Case { restricted: true, ..documented(&entry, &config, &hub) };
+    insta::assert_yaml_snapshot!("in_a_restricted_namespace", made(&restricted));
+}
+
+#[test]
+fn a_job_of_another_group_or_namespace_mounts_that_claim() {
+    let config = config();
+    let claim = |entry: &ModelEntry| {
+        let job = made(&documented(entry, &config, &[]));
+        let labels = job.metadata.labels.clone().unwrap();
+        let claim = json!(job).pointer("/spec/template/spec/volumes/0/persistentVolumeClaim/claimName").cloned();
+        (claim.unwrap(), labels.get(JOB_NAMESPACE).cloned())
+    };
+    let second = ModelEntry { node_group: Some("workers".into()), ..entry_of("m", URI) };
+    assert_eq!(claim(&second), (json!("m-workers"), None));
+    let of_namespace = ModelEntry { namespace: Some("ns".into()), ..second };
+    assert_eq!(claim(&of_namespace), (json!("m-workers-ns-download"), Some("ns".into())));
+}
+
+#[test]
+fn names_at_their_limits_are_shortened_in_labels_and_full_in_annotations_and_affinity() {
+    let (node, group) = ("n".repeat(253), "g".repeat(253));
+    let (entry, config) = (entry_of(&"m".repeat(63), URI), config());
+    let job = json!(made(&Case { node: &node, group: &group, ..documented(&entry, &config, &[]) }));
+    assert!(job["metadata"]["name"].as_str().unwrap().len() <= 63);
+    for label in job["metadata"]["labels"].as_object().unwrap().values() {
+        assert!(label.as_str().unwrap().len() <= 63, "{label}");
+    }
+    let expected = json!({"localmodel.kserve.io/node": node, "localmodel.kserve.io/node-group": group});
+    assert_eq!(job["metadata"]["annotations"], expected);
+    let affinity = "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution";
+    let term = job.pointer(affinity).unwrap()["nodeSelectorTerms"][0]["matchFields"][0].clone();
+    assert_eq!(term["values"], json!([node]));
+}
+
+#[test]
+fn args_and_mounts_are_ours_and_everything_else_is_the_containers() {
+    let mut theirs = hf_hub();
+    theirs.spec.spec.container = from(json!({
+        "name": "c", "image": "x", "command": ["/fetch"], "args": ["--verbose"],
+        "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        "terminationMessagePolicy": "File",
+        "securityContext": {"runAsUser": 0, "capabilities": {"add": ["CHOWN"]}},
+    }));
+    let container = container_of(&[theirs], &config());
+    assert_eq!(container["command"], json!(["/fetch"]));
+    assert_eq!(container["args"], json!([URI, "/mnt/models"]));
+    let mount = json!([{"name": "kserve-pvc-source", "mountPath": "/mnt/models", "subPath": format!("incoming/{KEY}")}]);
+    assert_eq!(container["volumeMounts"], mount);
+    assert_eq!(container["terminationMessagePolicy"], "File");
+    let security = json!({"runAsUser": 0, "capabilities": {"add": ["CHOWN"]}, "allowPrivilegeEscalation": false});
+    assert_eq!(container["securityContext"], security, "what it does not say stays restricted");
+}
+
+#[test]
+fn a_privileged_container_is_one_that_the_api_server_accepts() {
+    let mut theirs = hf_hub();
+    theirs.spec.spec.container.security_context = from(json!({"privileged": true}));
+    let security = container_of(&[theirs], &config())["securityContext"].clone();
+    assert_eq!(security, json!({"privileged": true, "capabilities": {"drop": ["ALL"]}}));
+}
+
+#[test]
+fn the_default_image_is_the_configured_one_then_the_initializers_then_ours() {
+    let with = |job: Option<&str>, initializer: Option<&str>| Config {
+        default_job_image: job.map(Into::into),
+        storage_initializer_image: initializer.map(Into::into),
+        ..config()
+    };
+    for (config, expected) in [
+        (with(Some("a"), Some("b")), "a"),
+        (with(Some(""), Some("b")), "b"),
+        (with(None, Some("b")), "b"),
+        (with(None, None), OWN_IMAGE),
+    ] {
+        let container = container_of(&[], &config);
+        assert_eq!((&container["image"], &container["name"]), (&json!(expected), &json!("kserve-localmodel-download")));
+    }
+}
+
+fn storage(name: &str, formats: Value) -> ClusterStorageContainer {
+    let mut container = hf_hub();
+    container.metadata.name = Some(name.into());
+    container.spec.spec.supported_uri_formats = from(formats);
+    container
+}
+
+fn chosen(containers: &[ClusterStorageContainer], uri: &str) -> Option<String> {
+    choose(&containers.iter().collect::<Vec<_>>(), uri).map(ResourceExt::name_any)
+}
+
+#[test]
+fn a_container_supports_what_begins_with_its_prefix_or_holds_a_match_of_its_expression() {
+    for (format, uri, expected) in [
+        (json!({"prefix": "hf://"}), "hf://o/m", true),
+        (json!({"prefix": "hf://"}), "s3://hf://o", false),
+        (json!({"regex": "blob\\.core"}), "https://a.blob.core.windows.net/x", true),
+        (json!({"regex": "^s3:"}), "hf://s3:", false),
+        (json!({"prefix": "hf://", "regex": "s3"}), "s3://b", false),
+        (json!({"prefix": "", "regex": "s3"}), "s3://b", true),
+        (json!({"regex": "("}), "(", false),
+        (json!({}), "hf://o/m", false),
+    ] {
+        let containers = [storage("c", json!([format]))];
+        assert_eq!(chosen(&containers, uri).is_some(), expected, "{format} for {uri}");
+    }
+    let several = [storage("c", json!([{"regex": "("}, {"prefix": "s3://"}, {"prefix": "hf://"}]))];
+    assert!(chosen(&several, URI).is_some(), "one format is enough, an invalid one takes none down");
+}
+
+#[test]
+fn the_first_enabled_container_for_download_jobs_is_chosen_by_name() {
+    let formats = || json!([{"prefix": "hf://"}]);
+    let mut disabled = storage("a", formats());
+    disabled.spec.disabled = Some(true);
+    let mut for_pods = storage("b", formats());
+    for_pods.spec.spec.workload_type = Some("initContainer".into());
+    let all = [storage("e", formats()), storage("c", json!([{"prefix": "s3://"}])), for_pods, disabled,
+        storage("d", formats())];
+    assert_eq!(chosen(&all, URI).as_deref(), Some("d"));
+    assert_eq!(chosen(&all, "gs://b"), None);
+    let silent: ClusterStorageContainer = from(json!({"apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ClusterStorageContainer", "metadata": {"name": "x"},
+        "spec": {"container": {"name": "c"}, "supportedUriFormats": [{"prefix": "hf://"}]}}));
+    assert_eq!(chosen(&[silent], URI), None, "without a workload type it is for pods");
+}

@@ -1,0 +1,142 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plan::samples::{KEY, URI, at, from};
+
+/// A Job as the API server returns it, with this status.
+fn job(status: &Value) -> Value {
+    json!({
+        "metadata": {"name": "j", "uid": "job-uid", "labels": {"model": "m", "node": "n",
+            "localmodel.kserve.io/node-group": "workers"}},
+        "spec": {"template": {"spec": {"containers": [{"name": "c", "args": [URI, "/mnt/models"]}]}}},
+        "status": status,
+    })
+}
+
+fn pod(created: i64, status: &Value) -> Pod {
+    from(json!({
+        "metadata": {"name": format!("p{created}"), "creationTimestamp": at(created).to_string(),
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "job-uid"}]},
+        "status": status,
+    }))
+}
+
+fn phase_of(status: &Value, pods: &[Pod]) -> JobPhase {
+    view(&from(job(status)), &pods.iter().collect::<Vec<_>>(), "workers").expect("a download Job").phase
+}
+
+fn condition(kind: &str) -> Value {
+    json!({"conditions": [{"type": kind, "status": "True", "reason": "BackoffLimitExceeded",
+        "message": "Job has reached the specified backoff limit", "lastTransitionTime": "1970-01-01T00:01:40Z"}]})
+}
+
+fn terminated(exit_code: i32, reason: &str, message: &str) -> Value {
+    json!({"phase": "Failed", "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": false,
+        "restartCount": 0, "state": {"terminated": {"exitCode": exit_code, "reason": reason, "message": message}}}]})
+}
+
+fn waiting_for(reason: &str, message: &str) -> Value {
+    json!({"phase": "Pending", "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": false,
+        "restartCount": 0, "state": {"waiting": {"reason": reason, "message": message}}}]})
+}
+
+#[test]
+fn a_download_job_is_known_by_its_label_and_its_first_argument() {
+    let seen = view(&from(job(&json!({"startTime": "1970-01-01T00:00:07Z"}))), &[], "workers").unwrap();
+    assert_eq!((seen.name.as_str(), seen.key.as_str(), seen.own), ("j", KEY, true));
+    assert_eq!((seen.started, seen.deleting), (Some(at(7)), false));
+    for (pointer, value) in [
+        ("/metadata/labels", json!({"node": "n"})),
+        ("/spec/template/spec/containers", json!([])),
+        ("/spec/template/spec/containers/0/args", json!([])),
+        ("/spec/template/spec/containers/0/args", Value::Null),
+    ] {
+        let mut other = job(&json!({}));
+        *other.pointer_mut(pointer).unwrap() = value;
+        assert_eq!(view(&from(other), &[], "workers"), None, "{pointer}");
+    }
+}
+
+#[test]
+fn jobs_of_another_group_and_of_kserve_are_seen_but_not_own() {
+    assert!(!view(&from(job(&json!({}))), &[], "another").unwrap().own);
+    let mut theirs = job(&json!({}));
+    theirs["metadata"]["labels"] = json!({"model": "m", "node": "n"});
+    assert!(!view(&from(theirs), &[], "workers").unwrap().own);
+}
+
+#[test]
+fn a_job_in_deletion_says_so() {
+    let mut job = job(&json!({}));
+    job["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert!(view(&from(job), &[], "workers").unwrap().deleting);
+}
+
+#[test]
+fn a_job_runs_once_its_pod_does_and_until_its_own_condition_says_otherwise() {
+    assert_eq!(phase_of(&json!({}), &[]), JobPhase::Pending(None));
+    assert_eq!(phase_of(&json!({"active": 1}), &[pod(1, &json!({"phase": "Pending"}))]), JobPhase::Pending(None));
+    assert_eq!(phase_of(&json!({"active": 1, "ready": 1}), &[]), JobPhase::Running);
+    for phase in ["Running", "Succeeded", "Failed"] {
+        assert_eq!(phase_of(&json!({"ready": 0}), &[pod(1, &json!({ "phase": phase }))]), JobPhase::Running);
+    }
+    let replaced = [pod(2, &json!({"phase": "Pending"})), pod(1, &json!({"phase": "Failed"}))];
+    assert_eq!(phase_of(&json!({"active": 1}), &replaced), JobPhase::Pending(None), "Kubernetes tries again");
+    assert_eq!(phase_of(&condition("FailureTarget"), &[]), JobPhase::Pending(None));
+}
+
+#[test]
+fn a_complete_job_has_succeeded_when_it_was_completed() {
+    let mut status = condition("Complete");
+    assert_eq!(phase_of(&status, &[]), JobPhase::Succeeded(at(100)));
+    status["completionTime"] = json!("1970-01-01T00:00:50Z");
+    assert_eq!(phase_of(&status, &[]), JobPhase::Succeeded(at(50)));
+}
+
+#[test]
+fn a_failed_job_gives_the_downloaders_reason_then_the_kubelets_then_its_own() {
+    let said = r#"{"reason": "Gated", "message": "accept the licence"}"#;
+    for (pods, reason, message) in [
+        (vec![pod(1, &terminated(1, "Error", said))], "Gated", "accept the licence"),
+        (vec![pod(1, &terminated(137, "OOMKilled", ""))], "OOMKilled",
+            "the download container ended with exit code 137"),
+        (vec![pod(1, &terminated(1, "Error", "Traceback\n\nValueError: no such model\n"))], "DownloadFailed",
+            "the download container ended with exit code 1: ValueError: no such model"),
+        (vec![pod(1, &json!({"phase": "Failed", "reason": "Evicted", "message": "low on disk"}))], "Evicted",
+            "low on disk"),
+        (vec![pod(2, &terminated(1, "Error", said)), pod(1, &terminated(137, "OOMKilled", ""))], "Gated",
+            "accept the licence"),
+        (vec![], "BackoffLimitExceeded", "Job has reached the specified backoff limit"),
+        (vec![pod(1, &terminated(0, "Completed", ""))], "PodFailed", "the pod failed"),
+    ] {
+        let expected = JobPhase::Failed(at(100), Problem::new(reason, message));
+        assert_eq!(phase_of(&condition("Failed"), &pods), expected);
+    }
+}
+
+#[test]
+fn pods_of_other_jobs_do_not_speak_for_this_one() {
+    let mut other = pod(1, &terminated(137, "OOMKilled", ""));
+    other.metadata.owner_references.as_mut().unwrap()[0].uid = "another".into();
+    let JobPhase::Failed(_, problem) = phase_of(&condition("Failed"), &[other]) else { panic!("it failed") };
+    assert_eq!(problem.reason, "BackoffLimitExceeded");
+}
+
+#[test]
+fn a_pending_job_says_what_somebody_must_do() {
+    let unscheduled = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+        "reason": "Unschedulable", "message": "0/3 nodes are available: 1 had untolerated taint"}]});
+    for (status, expected) in [
+        (waiting_for("ContainerCreating", ""), None),
+        (waiting_for("PodInitializing", ""), None),
+        (waiting_for("CreateContainerConfigError", "secret \"hf-secret\" not found"),
+            Some(("SecretNotFound", "secret \"hf-secret\" not found"))),
+        (waiting_for("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),
+            Some(("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"))),
+        (waiting_for("ImagePullBackOff", "no such image"), Some(("ImagePullBackOff", "no such image"))),
+        (unscheduled, Some(("Unschedulable", "0/3 nodes are available: 1 had untolerated taint"))),
+    ] {
+        let expected = JobPhase::Pending(expected.map(|(reason, message)| Problem::new(reason, message)));
+        assert_eq!(phase_of(&json!({"active": 1}), &[pod(1, &status)]), expected);
+    }
+}

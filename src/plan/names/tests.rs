@@ -1,0 +1,108 @@
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn the_documented_names_come_out_as_printed() {
+    let cache = CacheKey::cluster("meta-llama3-8b-instruct");
+    assert_eq!(download_claim(&cache, "workers", true), "meta-llama3-8b-instruct");
+    assert_eq!(download_volume(&cache, "workers", true), "meta-llama3-8b-instruct-download");
+    assert_eq!(agent("workers"), "workers-agent");
+    assert_eq!(job(&cache.name, "kind-worker"), "meta-llama3-8b-instruct-kind-worker");
+}
+
+#[test]
+fn other_groups_and_namespace_caches_have_kserves_names() {
+    let cache = CacheKey::cluster("m");
+    assert_eq!(download_claim(&cache, "g", false), "m-g");
+    assert_eq!(download_volume(&cache, "g", false), "m-g-download");
+    let cache = CacheKey { namespace: Some("ns".into()), name: "m".into() };
+    assert_eq!(download_claim(&cache, "g", true), "m-g-ns-download");
+    assert_eq!(download_volume(&cache, "g", true), "m-g-ns-download");
+}
+
+#[test]
+fn a_name_that_is_too_long_keeps_its_beginning_and_stays_valid() {
+    let long = job(&"m".repeat(63), "node.example.com");
+    assert_eq!(long.len(), 63);
+    assert!(long.starts_with("mmmm"));
+    let cut_at_a_dot = job(&format!("{}.{}", "m".repeat(53), "x".repeat(20)), "n");
+    assert!(cut_at_a_dot.len() <= 63 && !cut_at_a_dot.contains(".-"), "{cut_at_a_dot}");
+    assert!(label_value(&"n".repeat(253)).len() <= 63);
+}
+
+#[test]
+fn parts_that_join_alike_get_different_hashed_names() {
+    assert_eq!(job("a", "b-c"), job("a-b", "c"));
+    assert_ne!(job_aside("a", "b-c"), job_aside("a-b", "c"));
+}
+
+#[test]
+fn what_a_label_shortens_stands_in_full_in_an_annotation() {
+    let long = format!("{}.example.com", "n".repeat(70));
+    let all = full_names(&[(JOB_MODEL, "m"), (JOB_NODE, &long), (NODE_GROUP, &long)]).unwrap();
+    let keys: Vec<&str> = all.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["localmodel.kserve.io/node", "localmodel.kserve.io/node-group"]);
+    assert!(all.values().all(|name| *name == long));
+    assert_eq!(full_names(&[(JOB_MODEL, "m")]), None);
+}
+
+/// A name of an object: dots and dashes inside, letters and digits at the ends.
+fn name(longest: usize) -> impl Strategy<Value = String> {
+    let label = "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?";
+    let names = proptest::string::string_regex(&format!("{label}(\\.{label}){{0,14}}")).unwrap();
+    (names, 1..=longest).prop_map(|(name, length)| {
+        name[..name.len().min(length)].trim_end_matches(['.', '-']).to_owned()
+    })
+}
+
+fn is_valid(name: &str, longest: usize) -> bool {
+    let label = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    name.len() <= longest && name.split('.').all(label)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_name_is_valid_and_the_plain_one_where_it_fits(
+        cache in name(63), group in name(253), node in name(253), namespace in "[a-z]{1,63}",
+    ) {
+        let key = CacheKey::cluster(&cache);
+        let of_namespace = CacheKey { namespace: Some(namespace.clone()), name: cache.clone() };
+        let all = [
+            (download_claim(&key, &group, true), 253, cache.clone()),
+            (download_claim(&key, &group, false), 253, format!("{cache}-{group}")),
+            (download_volume(&key, &group, true), 253, format!("{cache}-download")),
+            (download_volume(&key, &group, false), 253, format!("{cache}-{group}-download")),
+            (download_claim(&of_namespace, &group, true), 253, format!("{cache}-{group}-{namespace}-download")),
+            (agent(&group), 253, format!("{group}-agent")),
+            (job(&cache, &node), 63, format!("{cache}-{node}")),
+            (label_value(&node), 63, node.clone()),
+        ];
+        for (name, longest, plain) in all {
+            prop_assert!(is_valid(&name, longest), "{}", name);
+            if plain.len() <= longest {
+                prop_assert_eq!(name, plain);
+            } else {
+                prop_assert!(name.len() >= longest - 9 - 31, "{} is cut too short", name);
+            }
+        }
+        let (plain, aside) = (job(&cache, &node), job_aside(&cache, &node));
+        prop_assert!(is_valid(&aside, 63), "{}", aside);
+        prop_assert_eq!(plain == aside, cache.len() + node.len() > 62, "{}", aside);
+    }
+
+    #[test]
+    fn no_two_lists_of_parts_have_one_hashed_name(
+        one in prop::collection::vec("[a-c-]{1,3}", 1..4), other in prop::collection::vec("[a-c-]{1,3}", 1..4),
+    ) {
+        let name = |parts: &[String]| hashed(&parts.iter().map(String::as_str).collect::<Vec<_>>(), 63);
+        prop_assert_eq!(one == other, name(&one) == name(&other));
+    }
+}

@@ -1,0 +1,315 @@
+use serde_json::json;
+
+use super::*;
+use crate::plan::samples::{KEY, URI, at, entry, entry_of, from};
+
+const TTL: i64 = 3600;
+const M: &str = "meta-llama3-8b-instruct";
+
+/// What a test varies of one node with the documented model; the time is second 10,000.
+#[derive(Clone, Debug)]
+struct World {
+    entries: Vec<ModelEntry>,
+    other_groups: Vec<ModelEntry>,
+    disk: Inventory,
+    unwritable: Option<Problem>,
+    jobs: Vec<JobView>,
+    before: BTreeMap<String, Said>,
+    enabled: bool,
+    now: i64,
+}
+
+fn world() -> World {
+    World {
+        entries: vec![entry()],
+        other_groups: Vec::new(),
+        disk: Inventory::default(),
+        unwritable: None,
+        jobs: Vec::new(),
+        before: BTreeMap::new(),
+        enabled: true,
+        now: 10_000,
+    }
+}
+
+impl World {
+    fn pass(&self) -> Outcome {
+        let all = self.entries.iter().chain(&self.other_groups);
+        pass(&View {
+            entries: &self.entries,
+            wanted: &all.map(|entry| storage_key(&entry.source_model_uri)).collect(),
+            disk: &self.disk,
+            unwritable: self.unwritable.as_ref(),
+            jobs: &self.jobs,
+            before: &self.before,
+            enabled: self.enabled,
+            job_ttl: SignedDuration::from_secs(TTL),
+            now: at(self.now),
+        })
+    }
+
+    fn model(mut self, folder: Folder) -> Self {
+        self.disk.models.insert(KEY.into(), folder);
+        self
+    }
+
+    fn incoming(mut self, folder: Folder) -> Self {
+        self.disk.incoming.insert(KEY.into(), folder);
+        self
+    }
+
+    fn job(mut self, job: JobView) -> Self {
+        self.jobs.push(job);
+        self
+    }
+
+    fn said(mut self, phase: ModelStatus, detail: serde_json::Value) -> Self {
+        self.before.insert(M.into(), (phase, from(detail)));
+        self
+    }
+}
+
+const WHOLE: Folder = Folder::Complete { bytes: 10 };
+
+fn job(name: &str, phase: JobPhase) -> JobView {
+    JobView { name: name.into(), key: KEY.into(), own: true, phase, deleting: false, started: Some(at(9_000)) }
+}
+
+fn failed(name: &str, second: i64) -> JobView {
+    job(name, JobPhase::Failed(at(second), Problem::new("Gated", "accept the licence")))
+}
+
+fn said(outcome: &Outcome) -> (ModelStatus, Option<&str>) {
+    let (phase, detail) = &outcome.status[M];
+    (*phase, detail.reason.as_deref())
+}
+
+fn download() -> Vec<Action> {
+    vec![Action::Download(KEY.into())]
+}
+
+#[test]
+fn a_model_without_copy_and_job_is_downloaded() {
+    let outcome = world().pass();
+    assert_eq!(outcome.actions, download());
+    assert_eq!(said(&outcome), (ModelStatus::ModelDownloadPending, None));
+    let damaged = world().model(Folder::Damaged).incoming(Folder::Bare).pass();
+    assert_eq!(damaged.actions, download(), "what an earlier Job left is taken up again");
+}
+
+#[test]
+fn a_complete_copy_needs_no_job_whoever_put_it_there() {
+    let outcome = world().model(WHOLE).pass();
+    assert_eq!(outcome.actions, []);
+    assert_eq!(json!(outcome.status[M]), json!(["ModelDownloaded", {"bytesDone": 10, "bytesTotal": 10}]));
+}
+
+#[test]
+fn a_job_is_pending_then_under_way_and_nothing_is_done_meanwhile() {
+    let problem = Problem::new("SecretNotFound", "secret \"hf-secret\" not found");
+    for (phase, expected) in [
+        (JobPhase::Pending(None), (ModelStatus::ModelDownloadPending, None)),
+        (JobPhase::Pending(Some(problem)), (ModelStatus::ModelDownloadPending, Some("SecretNotFound"))),
+        (JobPhase::Running, (ModelStatus::ModelDownloading, None)),
+    ] {
+        let outcome = world().incoming(Folder::Bare).job(job("j", phase)).pass();
+        assert_eq!((outcome.actions.as_slice(), said(&outcome)), ([].as_slice(), expected));
+    }
+}
+
+#[test]
+fn a_finished_download_is_placed_once_its_job_has_ended() {
+    let place = vec![Action::Place(KEY.into())];
+    for jobs in [vec![], vec![job("j", JobPhase::Succeeded(at(9_500)))], vec![failed("j", 9_500)]] {
+        let outcome = World { jobs, ..world() }.incoming(WHOLE).model(Folder::Damaged).pass();
+        assert_eq!(outcome.actions, place);
+        assert_eq!(said(&outcome), (ModelStatus::ModelDownloading, None));
+    }
+    assert_eq!(world().incoming(WHOLE).job(job("j", JobPhase::Running)).pass().actions, []);
+    let disabled = World { enabled: false, ..world() }.incoming(WHOLE).pass();
+    assert_eq!(disabled.actions, place, "it is no new download");
+}
+
+#[test]
+fn another_initializers_files_are_adopted_once_its_job_has_succeeded() {
+    let succeeded = || job("j", JobPhase::Succeeded(at(9_500)));
+    assert_eq!(world().incoming(Folder::Bare).job(succeeded()).pass().actions, [Action::Adopt(KEY.into())]);
+    assert_eq!(world().incoming(Folder::Bare).pass().actions, download(), "without a Job nobody vouches for them");
+    let times = json!({"bytesDone": 10, "bytesTotal": 10, "started": at(9_000).to_string(),
+        "finished": at(9_500).to_string()});
+    let placed = world().model(WHOLE).job(succeeded()).pass();
+    assert_eq!(json!(placed.status[M].1), times);
+    let later = World { before: placed.status.clone(), ..world() }.model(WHOLE).pass();
+    assert_eq!(later.status, placed.status, "the times outlive the Job");
+}
+
+#[test]
+fn a_copy_that_vanished_behind_our_back_is_fetched_again_at_once() {
+    let warm = || world().said(ModelStatus::ModelDownloaded, json!({}));
+    for folder in [None, Some(Folder::Damaged), Some(Folder::Bare)] {
+        let mut gone = warm().job(job("j", JobPhase::Succeeded(at(9_999))));
+        gone.disk.models.extend(folder.map(|folder| (KEY.to_owned(), folder)));
+        let outcome = gone.pass();
+        assert_eq!(outcome.actions, [Action::DeleteJob("j".into())]);
+        assert_eq!(said(&outcome), (ModelStatus::ModelDownloadPending, Some("CopyVanished")));
+    }
+    assert_eq!(warm().pass().actions, download(), "and where the Job has gone by its age, too");
+}
+
+#[test]
+fn a_job_that_wrote_nothing_has_failed() {
+    for folder in [None, Some(Folder::Empty), Some(Folder::Damaged)] {
+        let mut world = world().job(job("j", JobPhase::Succeeded(at(9_999))));
+        world.disk.incoming.extend(folder.map(|folder| (KEY.to_owned(), folder)));
+        let outcome = world.pass();
+        assert_eq!(outcome.actions, []);
+        assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("NothingDownloaded")));
+        assert_eq!(outcome.status[M].1.attempts, Some(1));
+    }
+}
+
+#[test]
+fn failures_are_tried_again_after_one_minute_and_twice_as_long_each_time_up_to_an_hour() {
+    for (failures, minutes) in [(0, 1), (1, 2), (2, 4), (5, 32), (6, 60), (1_000_000, 60)] {
+        let world = world().said(ModelStatus::ModelDownloading, json!({"attempts": failures})).job(failed("j", 10_000));
+        let outcome = world.pass();
+        let next = 10_000 + minutes * 60;
+        assert_eq!(outcome.actions, []);
+        assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("Gated")));
+        let detail = &outcome.status[M].1;
+        assert_eq!((detail.attempts, detail.next_try.clone()), (Some(failures + 1), Some(Time(at(next)))));
+        assert_eq!(outcome.wake, Some(at(next)));
+        let again = World { before: outcome.status.clone(), now: next - 1, ..world.clone() }.pass();
+        assert_eq!(again.status, outcome.status, "a failure counts once");
+        let due = World { before: outcome.status.clone(), now: next, ..world }.pass();
+        assert_eq!(due.actions, [Action::DeleteJob("j".into())]);
+    }
+}
+
+#[test]
+fn how_often_it_failed_is_kept_until_the_copy_is_complete() {
+    let count = |world: World| world.pass().status[M].1.attempts;
+    let tried = || world().said(ModelStatus::ModelDownloadError, json!({"attempts": 3, "reason": "Gated"}));
+    let deleting = JobView { deleting: true, ..failed("j", 9_000) };
+    assert_eq!(count(tried()), Some(3));
+    assert_eq!(count(tried().job(deleting)), Some(3));
+    assert_eq!(count(tried().job(job("j", JobPhase::Running))), Some(3));
+    assert_eq!(count(tried().model(WHOLE)), None);
+}
+
+#[test]
+fn a_failure_waits_for_its_next_try_when_its_job_has_gone_by_its_age() {
+    let next = json!({"attempts": 7, "reason": "Gated", "finished": at(10_000).to_string(),
+        "nextTry": at(15_000).to_string()});
+    let failed = || world().said(ModelStatus::ModelDownloadError, next.clone());
+    let aged = World { now: 10_000 + TTL, ..failed() };
+    assert_eq!(aged.pass().actions, []);
+    assert_eq!(aged.pass().status, aged.before);
+    assert_eq!(aged.pass().wake, Some(at(15_000)));
+    let going = aged.clone().job(JobView { deleting: true, ..self::failed("j", 10_000) }).pass();
+    assert_eq!((going.actions, going.status), (vec![], aged.before.clone()));
+    assert_eq!(World { now: 15_000, ..failed() }.pass().actions, download());
+    let by_hand = World { now: 10_000 + TTL - 1, ..failed() }.pass();
+    assert_eq!(by_hand.actions, download(), "a Job that goes before its time was deleted by hand");
+}
+
+#[test]
+fn while_caching_is_disabled_nothing_new_is_downloaded_and_nobody_is_woken_for_it() {
+    let disabled = || World { enabled: false, ..world() };
+    let outcome = disabled().pass();
+    assert_eq!(outcome.actions, []);
+    assert_eq!(said(&outcome), (ModelStatus::ModelDownloadPending, Some("Disabled")));
+    let long_ago = disabled().job(failed("j", 100)).pass();
+    assert_eq!((long_ago.actions, long_ago.wake), (vec![], None));
+    let running = disabled().job(job("j", JobPhase::Running)).pass();
+    assert_eq!(said(&running).0, ModelStatus::ModelDownloading);
+    let deletion = World { entries: vec![], ..disabled() }.model(WHOLE).pass();
+    assert_eq!(deletion.actions, [Action::EraseModel(KEY.into())], "deletions go on");
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_left_alone_and_reported_for_each_missing_model() {
+    let problem = Problem::new("DiskNotWritable", "models/ cannot be written by user id 1000");
+    let world = World { unwritable: Some(problem), entries: vec![entry(), entry_of("warm", "hf://o/warm")], ..world() };
+    let mut world = world.incoming(WHOLE);
+    world.disk.models.insert(storage_key("hf://o/warm"), WHOLE);
+    world.disk.models.insert("0".repeat(16), WHOLE);
+    let outcome = world.pass();
+    assert_eq!(outcome.actions, []);
+    assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("DiskNotWritable")));
+    assert_eq!(outcome.status["warm"].0, ModelStatus::ModelDownloaded);
+    let unwanted = JobView { key: "0".repeat(16), ..job("stray", JobPhase::Running) };
+    assert_eq!(world.job(unwanted).pass().actions, [Action::DeleteJob("stray".into())]);
+}
+
+#[test]
+fn what_no_entry_wants_goes_job_first_and_folders_once_nobody_writes_them() {
+    let unwanted = || World { entries: vec![], ..world() }.model(WHOLE).incoming(Folder::Bare);
+    let running = || job("j", JobPhase::Running);
+    assert_eq!(unwanted().job(running()).pass().actions, [Action::DeleteJob("j".into())]);
+    let deleting = unwanted().job(JobView { deleting: true, ..running() });
+    assert_eq!(deleting.pass().actions, [], "its pod may still write");
+    let erase = [Action::EraseModel(KEY.into()), Action::EraseIncoming(KEY.into())];
+    assert_eq!(unwanted().pass().actions, erase);
+    assert_eq!(unwanted().pass().status, BTreeMap::new());
+}
+
+#[test]
+fn what_a_finished_download_left_is_erased() {
+    let world = || world().model(WHOLE).incoming(Folder::Damaged);
+    assert_eq!(world().pass().actions, [Action::EraseIncoming(KEY.into())]);
+    assert_eq!(world().job(job("j", JobPhase::Running)).pass().actions, []);
+}
+
+#[test]
+fn several_entries_of_one_model_share_one_job_and_have_a_status_each() {
+    let of_namespace = ModelEntry { namespace: Some("ns".into()), ..entry_of("other", URI) };
+    let world = World { entries: vec![entry(), of_namespace.clone()], ..world() };
+    let outcome = world.pass();
+    assert_eq!(outcome.actions, download());
+    assert_eq!(outcome.status.keys().collect::<Vec<_>>(), [M, "ns/other"]);
+    let last = World { entries: vec![of_namespace], ..world }.model(WHOLE);
+    assert_eq!(last.pass().actions, [], "the folder stays until the last one goes");
+}
+
+#[test]
+fn of_two_jobs_the_one_that_works_counts_then_the_one_that_ended_well() {
+    let working = world().job(failed("a", 9_000)).job(job("b", JobPhase::Running)).pass();
+    assert_eq!(said(&working).0, ModelStatus::ModelDownloading);
+    let leaving = JobView { deleting: true, ..job("a", JobPhase::Running) };
+    let beside = world().job(leaving).job(job("b", JobPhase::Running)).pass();
+    assert_eq!(said(&beside), (ModelStatus::ModelDownloading, None));
+    let ended = world().incoming(Folder::Bare).job(failed("a", 9_000)).job(job("b", JobPhase::Succeeded(at(9_500))));
+    assert_eq!(ended.pass().actions, [Action::Adopt(KEY.into())]);
+}
+
+#[test]
+fn while_somebody_else_downloads_the_same_model_no_second_job_is_made() {
+    let theirs = |phase| JobView { own: false, ..job("theirs", phase) };
+    let running = world().job(theirs(JobPhase::Running)).pass();
+    assert_eq!((running.actions.as_slice(), said(&running).0), ([].as_slice(), ModelStatus::ModelDownloading));
+    let ended = world().job(theirs(JobPhase::Succeeded(at(9_000)))).pass();
+    assert_eq!(ended.actions, download(), "it wrote another disk, or nothing");
+    let busy = world().model(WHOLE).incoming(Folder::Bare).job(theirs(JobPhase::Running)).pass();
+    assert_eq!(busy.actions, [], "its folder is not erased under it");
+}
+
+#[test]
+fn a_model_that_only_another_group_wants_stays_with_its_job() {
+    let other = World { entries: vec![], other_groups: vec![entry()], ..world() }.model(WHOLE).incoming(Folder::Bare);
+    let theirs = JobView { own: false, ..job("theirs", JobPhase::Running) };
+    assert_eq!(other.clone().job(theirs.clone()).pass().actions, []);
+    assert_eq!(other.clone().job(job("own", JobPhase::Running)).pass().actions, [Action::DeleteJob("own".into())]);
+    let unwanted = World { entries: vec![], ..world() }.job(theirs);
+    assert_eq!(unwanted.pass().actions, [Action::DeleteJob("theirs".into())]);
+}
+
+#[test]
+fn one_models_failure_never_stops_the_next() {
+    let world = World { entries: vec![entry(), entry_of("next", "hf://o/next")], ..world() }.job(failed("j", 9_999));
+    let outcome = world.pass();
+    assert_eq!(outcome.actions, [Action::Download(storage_key("hf://o/next"))]);
+    assert_eq!(outcome.status.len(), 2);
+}
+
+mod convergence;
