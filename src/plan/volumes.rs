@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-    PersistentVolumeSpec,
+    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -182,9 +181,7 @@ fn with_volume(volume: &PersistentVolume, claim: Option<(&PersistentVolumeClaim,
 /// A volume in deletion waits for its claim to go.
 fn deleting_volume(volume: &PersistentVolume, claim: Option<(&PersistentVolumeClaim, Relation)>) -> Step {
     match claim {
-        Some((claim, _)) if is_deleting(&claim.metadata) => {
-            wait("PersistentVolumeClaim", &claim_name(claim))
-        }
+        Some((claim, _)) if is_deleting(&claim.metadata) => wait("PersistentVolumeClaim", &claim_name(claim)),
         Some((_, Relation::Ours)) => Step::DeleteClaim,
         Some(_) => Step::AdoptClaim,
         None => wait("PersistentVolume", &volume.name_any()),

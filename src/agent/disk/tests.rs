@@ -327,7 +327,8 @@ fn an_adopted_copy_has_a_manifest_of_its_files_and_not_of_the_downloaders_books(
     let manifest = Manifest::read(&disk.path(&incoming)).unwrap().unwrap();
     assert!(manifest.adopted);
     assert_eq!(manifest.source, "hf://o/m");
-    let file = |path: &str, size, sha256: &str| ManifestFile { path: path.into(), size, sha256: sha256.into() };
+    let file =
+        |path: &str, size, sha256: &str| ManifestFile { path: path.into(), size, sha256: sha256.into() };
     assert_eq!(
         manifest.files,
         [
