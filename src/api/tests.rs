@@ -167,7 +167,7 @@ fn structural(schema: &Value, value: &Value, path: &str, all: &mut Vec<String>) 
     let bound = |name: &str| schema[name].as_u64().and_then(|bound| usize::try_from(bound).ok());
     let mut check = |holds: bool, words: String| {
         if !holds {
-            all.push(format!("{path} {words}"))
+            all.push(format!("{path} {words}"));
         }
     };
     match value {
@@ -181,7 +181,9 @@ fn structural(schema: &Value, value: &Value, path: &str, all: &mut Vec<String>) 
             for (name, value) in fields {
                 let by_name = schema["properties"].get(name);
                 let schema = by_name.or_else(|| schema.get("additionalProperties"));
-                schema.into_iter().for_each(|schema| structural(schema, value, &of(name), all));
+                if let Some(schema) = schema {
+                    structural(schema, value, &of(name), all);
+                }
             }
         }
         Value::Array(items) => {

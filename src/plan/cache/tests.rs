@@ -57,6 +57,9 @@ fn the_status_in_each_phase_is_as_reviewed() {
     insta::assert_yaml_snapshot!("error", of(&failed, &[], true));
 }
 
+/// A name, the copies, the problems, whether caching is enabled; `Ready` as expected.
+type Case<'a> = (&'a str, Vec<(Node, LocalModelNode)>, &'a [Statement], bool, (&'a str, &'a str, &'a str));
+
 #[test]
 fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
     let none = json!({});
@@ -66,7 +69,7 @@ fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
     let failed = || (node("d"), local("ModelDownloadError", &json!({"message": "no token"})));
     let away = || (not_ready(node("e")), local("ModelDownloaded", &none));
     let missing = [Statement::problem(NODE_GROUP_NOT_FOUND, "LocalModelNodeGroup g does not exist")];
-    let cases: [(&str, Vec<_>, &[Statement], bool, (&str, &str, &str)); 11] = [
+    let cases: [Case; 11] = [
         ("all warm", vec![warm()], &[], true, ("True", "Available", "1 of 1 copies are available")),
         (
             "all warm but a group is missing",

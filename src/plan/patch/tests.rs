@@ -44,9 +44,7 @@ proptest! {
 
     #[test]
     fn the_patch_turns_one_value_into_the_other(from in status(), to in status()) {
-        match merge(&from, &to) {
-            Some(patch) => prop_assert_eq!(applied(&from, &patch), to),
-            None => prop_assert_eq!(from, to),
-        }
+        let patched = merge(&from, &to).map_or_else(|| from.clone(), |patch| applied(&from, &patch));
+        prop_assert_eq!(patched, to);
     }
 }
