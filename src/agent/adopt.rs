@@ -7,6 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::download::digest::hex;
 use crate::download::manifest::{Manifest, ManifestFile};
 
 /// Folders of downloaders' own book-keeping, which are no part of the model.
@@ -49,5 +50,5 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<ManifestFile>) -> io::Res
 fn sha256(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     io::copy(&mut File::open(path)?, &mut hash)?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }

@@ -1,11 +1,16 @@
 //! The rules that the API server applies, run without one, and the generated definitions.
 
 use kube::CustomResourceExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup, crd_yaml, crds};
+use super::{
+    ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup,
+    crd_yaml, crds,
+};
 
-fn fixture<K: serde::de::DeserializeOwned>(text: &str) -> K {
+fn fixture<K: DeserializeOwned>(text: &str) -> K {
     serde_saphyr::from_str(text).expect("a fixture parses")
 }
 
@@ -116,5 +121,125 @@ fn the_definitions_on_disk_are_those_of_the_code() {
         let path = format!("{}/crds/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
         let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(on_disk == crd_yaml(&crd).unwrap(), "{path} is out of step: run `just generate`");
+    }
+}
+
+/// The messages with which the API server refuses an object: what the definition's schema says of it,
+/// else what our type and then the CEL rules say.
+fn refusals_by_definition<K>(object: &Value) -> Vec<String>
+where
+    K: CustomResourceExt + DeserializeOwned + Serialize,
+{
+    let crd = serde_json::to_value(K::crd()).unwrap();
+    let mut all = Vec::new();
+    structural(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], object, "", &mut all);
+    if !all.is_empty() {
+        return all; // the API server does not run the rules then
+    }
+    match serde_json::from_value::<K>(object.clone()) {
+        Err(error) => vec![format!("our type cannot read it: {error}")],
+        Ok(typed) => {
+            let kept = serde_json::to_value(&typed).unwrap();
+            assert!(keeps(object, &kept), "a field is lost:\n{object}\n{kept}");
+            let errors = kube::core::cel::validate_cel(&typed).err();
+            errors.iter().flat_map(|all| all.iter().map(|e| e.message.clone())).collect()
+        }
+    }
+}
+
+/// Whether everything in `object` stands in `kept`, numbers perhaps as text.
+fn keeps(object: &Value, kept: &Value) -> bool {
+    match (object, kept) {
+        (Value::Object(object), Value::Object(kept)) => {
+            object.iter().all(|(key, value)| kept.get(key).is_some_and(|kept| keeps(value, kept)))
+        }
+        (Value::Array(object), Value::Array(kept)) => {
+            object.len() == kept.len() && object.iter().zip(kept).all(|(object, kept)| keeps(object, kept))
+        }
+        (Value::Number(number), Value::String(text)) => number.to_string() == *text,
+        _ => object == kept,
+    }
+}
+
+/// The part of a structural schema that the definitions use, in the API server's words.
+fn structural(schema: &Value, value: &Value, path: &str, all: &mut Vec<String>) {
+    let of = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let bound = |name: &str| schema[name].as_u64().and_then(|bound| usize::try_from(bound).ok());
+    let mut check = |holds: bool, words: String| {
+        if !holds {
+            all.push(format!("{path} {words}"));
+        }
+    };
+    match value {
+        Value::Object(fields) => {
+            check(matches!(schema["type"].as_str(), None | Some("object")), "is an object".into());
+            for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                if !fields.contains_key(name) {
+                    all.push(format!("{}: Required value", of(name)));
+                }
+            }
+            for (name, value) in fields {
+                let by_name = schema["properties"].get(name);
+                let schema = by_name.or_else(|| schema.get("additionalProperties"));
+                if let Some(schema) = schema {
+                    structural(schema, value, &of(name), all);
+                }
+            }
+        }
+        Value::Array(items) => {
+            check(schema["type"] == "array", "is a list".into());
+            let (least, most) = (bound("minItems").unwrap_or(0), bound("maxItems").unwrap_or(usize::MAX));
+            check(items.len() >= least, format!("in body should have at least {least} items"));
+            check(items.len() <= most, format!("must have at most {most} items"));
+            for (at, item) in items.iter().enumerate() {
+                structural(&schema["items"], item, &format!("{path}[{at}]"), all);
+            }
+        }
+        Value::String(text) => {
+            check(matches!(schema["type"].as_str(), None | Some("string")), "is text".into());
+            let (least, most) = (bound("minLength").unwrap_or(0), bound("maxLength").unwrap_or(usize::MAX));
+            check(text.len() >= least, format!("in body should be at least {least} chars long"));
+            check(text.len() <= most, format!("may not be longer than {most}"));
+        }
+        _ => {}
+    }
+}
+
+/// Every file of a folder of fixtures: its path, its text, and the API server's refusals.
+fn objects(folder: &str) -> Vec<(String, String, Vec<String>)> {
+    let folder = format!("{}/fixtures/objects/{folder}", env!("CARGO_MANIFEST_DIR"));
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let read = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let object: Value = fixture(&text);
+        let check = match object["kind"].as_str() {
+            Some("LocalModelCache") => refusals_by_definition::<LocalModelCache>,
+            Some("LocalModelNamespaceCache") => refusals_by_definition::<LocalModelNamespaceCache>,
+            Some("LocalModelNodeGroup") => refusals_by_definition::<LocalModelNodeGroup>,
+            Some("LocalModelNode") => refusals_by_definition::<LocalModelNode>,
+            Some("ClusterStorageContainer") => refusals_by_definition::<ClusterStorageContainer>,
+            other => panic!("{} is a {other:?}", path.display()),
+        };
+        (path.display().to_string(), text, check(&object))
+    };
+    files.map(read).collect()
+}
+
+#[test]
+fn every_good_object_is_accepted_and_read_without_losing_a_field() {
+    let objects = objects("good");
+    assert!(objects.len() >= 7);
+    for (path, _, refusals) in objects {
+        assert_eq!(refusals, Vec::<String>::new(), "{path}");
+    }
+}
+
+#[test]
+fn every_bad_object_is_refused_with_the_words_in_its_first_line() {
+    let objects = objects("bad");
+    assert!(objects.len() >= 16);
+    for (path, text, refusals) in objects {
+        let expected = text.lines().next().and_then(|line| line.strip_prefix("# refused: ")).expect(&path);
+        assert!(refusals.iter().any(|message| message.contains(expected)), "{path}: {refusals:?}");
     }
 }

@@ -50,8 +50,7 @@ pub(super) fn group_named(name: &str) -> LocalModelNodeGroup {
 
 /// The documented cache, as the API server returns it.
 pub(super) fn cache() -> LocalModelCache {
-    let mut cache: LocalModelCache =
-        yaml(include_str!("../../fixtures/walkthrough/local-model-cache.yaml"));
+    let mut cache: LocalModelCache = yaml(include_str!("../../fixtures/walkthrough/local-model-cache.yaml"));
     cache.metadata.uid = Some("cache-uid".into());
     cache.metadata.generation = Some(1);
     cache

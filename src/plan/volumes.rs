@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-    PersistentVolumeSpec,
+    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -65,13 +64,13 @@ pub fn download(
     let first = spec.node_groups.first() == Some(&group_name);
     let volume = names::download_volume(cache, &group_name, first);
     let claim = names::download_claim(cache, &group_name, first);
-    pair(group, (volume, claim), job_namespace, Some((&cache.name, &spec.model_size)), &owner)
+    pair(group, (volume, claim), job_namespace, Some((&cache.name, &spec.model_size)), owner)
 }
 
 /// The volumes through which a group's agents reach their disk (G1).
 pub fn agent(group: &LocalModelNodeGroup, owner: OwnerReference, namespace: &str) -> Pair {
     let name = names::agent(&group.name_any());
-    pair(group, (name.clone(), name), namespace, None, &owner)
+    pair(group, (name.clone(), name), namespace, None, owner)
 }
 
 fn pair(
@@ -79,19 +78,20 @@ fn pair(
     (volume_name, claim_name): (String, String),
     namespace: &str,
     cache: Option<(&str, &Quantity)>,
-    owner: &OwnerReference,
+    owner: OwnerReference,
 ) -> Pair {
     let group_name = group.name_any();
     let mut names = vec![(names::NODE_GROUP, group_name.as_str())];
     names.extend(cache.map(|(name, _)| (names::CACHE, name)));
     let labels = names.iter().map(|(label, name)| ((*label).to_owned(), names::label_value(name)));
     let labels: BTreeMap<_, _> = labels.chain([(MANAGED_BY.into(), MANAGER.into())]).collect();
+    let owners = vec![owner];
     let metadata = |name, namespace: Option<&str>| ObjectMeta {
         name: Some(name),
         namespace: namespace.map(Into::into),
         labels: Some(labels.clone()),
         annotations: names::full_names(&names),
-        owner_references: Some(vec![owner.clone()]),
+        owner_references: Some(owners.clone()),
         ..ObjectMeta::default()
     };
     let mut volume_spec = group.spec.persistent_volume_spec.clone();
@@ -182,9 +182,7 @@ fn with_volume(volume: &PersistentVolume, claim: Option<(&PersistentVolumeClaim,
 /// A volume in deletion waits for its claim to go.
 fn deleting_volume(volume: &PersistentVolume, claim: Option<(&PersistentVolumeClaim, Relation)>) -> Step {
     match claim {
-        Some((claim, _)) if is_deleting(&claim.metadata) => {
-            wait("PersistentVolumeClaim", &claim_name(claim))
-        }
+        Some((claim, _)) if is_deleting(&claim.metadata) => wait("PersistentVolumeClaim", &claim_name(claim)),
         Some((_, Relation::Ours)) => Step::DeleteClaim,
         Some(_) => Step::AdoptClaim,
         None => wait("PersistentVolume", &volume.name_any()),
@@ -233,17 +231,18 @@ fn claim_relation(wanted: &Pair, live: &PersistentVolumeClaim) -> Relation {
 
 fn relation(live: &ObjectMeta, wanted: &ObjectMeta, is_as_wanted: impl Fn() -> bool) -> Relation {
     let owners = live.owner_references.as_deref().unwrap_or_default();
-    let wanted = wanted.owner_references.iter().flatten().next();
-    let has_owner = owners.iter().any(|owner| wanted.is_some_and(|wanted| owner.uid == wanted.uid));
-    let had_owner = owners
-        .iter()
-        .any(|owner| wanted.is_some_and(|wanted| (&owner.kind, &owner.name) == (&wanted.kind, &wanted.name)));
+    let ours = wanted.owner_references.iter().flatten().next();
+    let any = |is: fn(&OwnerReference, &OwnerReference) -> bool| {
+        owners.iter().any(|owner| ours.is_some_and(|ours| is(owner, ours)))
+    };
+    let is_same = any(|owner, ours| owner.uid == ours.uid);
+    let has_its_name = any(|owner, ours| (&owner.kind, &owner.name) == (&ours.kind, &ours.name));
     let is_managed =
         live.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER);
-    match (is_managed, has_owner, had_owner) {
+    match (is_managed, is_same, has_its_name) {
         (true, true, _) => Relation::Ours,
         (true, false, true) => Relation::Earlier,
-        _ if (has_owner || owners.is_empty()) && is_as_wanted() => Relation::Adoptable,
+        _ if (is_same || owners.is_empty()) && is_as_wanted() => Relation::Adoptable,
         _ => Relation::Foreign,
     }
 }

@@ -34,7 +34,9 @@ impl Sample {
 
     /// A copy with a manifest of these files, which all have the content "12345".
     fn copy(&self, folder: &str, files: &[&str]) {
-        files.iter().for_each(|file| self.write(&format!("{folder}/{file}"), "12345"));
+        for file in files {
+            self.write(&format!("{folder}/{file}"), "12345");
+        }
         let file = |path: &&str| ManifestFile { path: (*path).into(), size: 5, sha256: "00".repeat(32) };
         let files = files.iter().map(file).collect();
         let manifest = Manifest { source: "hf://o/m".into(), files, ..Manifest::default() };
@@ -71,7 +73,9 @@ impl Sample {
 fn give(path: &Path, user: u32) {
     chown(path, Some(user), Some(user)).unwrap();
     if path.is_dir() {
-        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), user));
+        for entry in fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path(), user);
+        }
     }
 }
 
@@ -327,7 +331,8 @@ fn an_adopted_copy_has_a_manifest_of_its_files_and_not_of_the_downloaders_books(
     let manifest = Manifest::read(&disk.path(&incoming)).unwrap().unwrap();
     assert!(manifest.adopted);
     assert_eq!(manifest.source, "hf://o/m");
-    let file = |path: &str, size, sha256: &str| ManifestFile { path: path.into(), size, sha256: sha256.into() };
+    let file =
+        |path: &str, size, sha256: &str| ManifestFile { path: path.into(), size, sha256: sha256.into() };
     assert_eq!(
         manifest.files,
         [

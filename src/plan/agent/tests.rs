@@ -10,7 +10,9 @@ fn agents(group: &LocalModelNodeGroup, config: &Config) -> Value {
 
 #[test]
 fn the_documented_groups_agents_are_as_reviewed() {
-    insta::assert_yaml_snapshot!(daemon_set(&group(), &owner(&group()), &config(), "kserve", OWN_IMAGE).unwrap());
+    insta::assert_yaml_snapshot!(
+        daemon_set(&group(), &owner(&group()), &config(), "kserve", OWN_IMAGE).unwrap()
+    );
 }
 
 #[test]
@@ -21,7 +23,8 @@ fn image_pull_policy_resources_and_pod_settings_come_from_the_settings() {
         agent_memory_limit: "1Gi".into(),
         fs_group: 2000,
         pod: serde_json::from_value(json!({"tolerations": [], "priorityClassName": "high",
-            "imagePullSecrets": [{"name": "pull"}]})).unwrap(),
+            "imagePullSecrets": [{"name": "pull"}]}))
+        .unwrap(),
         ..config()
     };
     let pod = agents(&group(), &config)["spec"]["template"]["spec"].clone();
@@ -49,7 +52,8 @@ fn a_groups_long_name_is_kept_in_full_in_an_annotation() {
 
 #[test]
 fn a_group_without_nodes_or_path_says_what_is_missing() {
-    let kinds = |group: &LocalModelNodeGroup| -> Vec<&str> { problems(group).iter().map(|p| p.kind).collect() };
+    let kinds =
+        |group: &LocalModelNodeGroup| -> Vec<&str> { problems(group).iter().map(|p| p.kind).collect() };
     assert_eq!(kinds(&group()), Vec::<&str>::new());
     let mut group = group();
     group.spec.persistent_volume_spec.local = None;

@@ -36,17 +36,29 @@ fn ready(status: &CacheStatus) -> (&str, &str, &str) {
 #[test]
 fn the_status_in_each_phase_is_as_reviewed() {
     let worker = |phase: &str, detail: Value| [(node("kind-worker"), local(phase, &detail))];
-    let pending = worker("ModelDownloadPending", json!({"reason": "SecretNotFound",
-        "message": "secret \"hf-secret\" not found"}));
+    let pending = worker(
+        "ModelDownloadPending",
+        json!({"reason": "SecretNotFound",
+        "message": "secret \"hf-secret\" not found"}),
+    );
     insta::assert_yaml_snapshot!("pending", of(&pending, &[], true));
-    let downloaded = worker("ModelDownloaded", json!({"bytesDone": 100, "bytesTotal": 100,
-        "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:04:21Z"}));
+    let downloaded = worker(
+        "ModelDownloaded",
+        json!({"bytesDone": 100, "bytesTotal": 100,
+        "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:04:21Z"}),
+    );
     insta::assert_yaml_snapshot!("downloaded", of(&downloaded, &[], true));
-    let failed = worker("ModelDownloadError", json!({"reason": "Gated",
+    let failed = worker(
+        "ModelDownloadError",
+        json!({"reason": "Gated",
         "message": "accept the licence at https://huggingface.co/meta-llama/meta-llama-3-8b-instruct",
-        "attempts": 1, "nextTry": "2026-01-01T00:01:00Z", "finished": "2026-01-01T00:00:00Z"}));
+        "attempts": 1, "nextTry": "2026-01-01T00:01:00Z", "finished": "2026-01-01T00:00:00Z"}),
+    );
     insta::assert_yaml_snapshot!("error", of(&failed, &[], true));
 }
+
+/// A name, the copies, the problems, whether caching is enabled; `Ready` as expected.
+type Case<'a> = (&'a str, Vec<(Node, LocalModelNode)>, &'a [Statement], bool, (&'a str, &'a str, &'a str));
 
 #[test]
 fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
@@ -57,24 +69,54 @@ fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
     let failed = || (node("d"), local("ModelDownloadError", &json!({"message": "no token"})));
     let away = || (not_ready(node("e")), local("ModelDownloaded", &none));
     let missing = [Statement::problem(NODE_GROUP_NOT_FOUND, "LocalModelNodeGroup g does not exist")];
-    let cases: [(&str, Vec<_>, &[Statement], bool, (&str, &str, &str)); 11] = [
+    let cases: [Case; 11] = [
         ("all warm", vec![warm()], &[], true, ("True", "Available", "1 of 1 copies are available")),
-        ("all warm but a group is missing", vec![warm()], &missing, true,
-            ("True", "Available", "1 of 1 copies are available")),
+        (
+            "all warm but a group is missing",
+            vec![warm()],
+            &missing,
+            true,
+            ("True", "Available", "1 of 1 copies are available"),
+        ),
         ("no node", vec![], &[], true, ("False", "NoNodes", "no node matches")),
         ("no node and no group", vec![], &missing, true, ("False", NODE_GROUP_NOT_FOUND, "g does not exist")),
         ("disabled", vec![], &[], false, ("False", "Disabled", "localModel.enabled")),
         ("disabled but warm", vec![warm()], &[], false, ("True", "Available", "1 of 1")),
-        ("failed before anything else", vec![pending(), failed(), loading()], &missing, true,
-            ("False", "DownloadFailed", "0 of 3 copies are available; on d: no token")),
-        ("problem before progress", vec![pending()], &missing, true,
-            ("False", NODE_GROUP_NOT_FOUND, "g does not exist")),
-        ("loading before pending", vec![pending(), loading(), away()], &[], true,
-            ("False", "Downloading", "0 of 3 copies are available")),
-        ("pending before not ready", vec![warm(), pending(), away()], &[], true,
-            ("False", "DownloadPending", "1 of 3 copies are available")),
-        ("not ready", vec![warm(), away()], &[], true,
-            ("False", "NodeNotReady", "1 of 2 copies are available; on e: the kubelet")),
+        (
+            "failed before anything else",
+            vec![pending(), failed(), loading()],
+            &missing,
+            true,
+            ("False", "DownloadFailed", "0 of 3 copies are available; on d: no token"),
+        ),
+        (
+            "problem before progress",
+            vec![pending()],
+            &missing,
+            true,
+            ("False", NODE_GROUP_NOT_FOUND, "g does not exist"),
+        ),
+        (
+            "loading before pending",
+            vec![pending(), loading(), away()],
+            &[],
+            true,
+            ("False", "Downloading", "0 of 3 copies are available"),
+        ),
+        (
+            "pending before not ready",
+            vec![warm(), pending(), away()],
+            &[],
+            true,
+            ("False", "DownloadPending", "1 of 3 copies are available"),
+        ),
+        (
+            "not ready",
+            vec![warm(), away()],
+            &[],
+            true,
+            ("False", "NodeNotReady", "1 of 2 copies are available; on e: the kubelet"),
+        ),
     ];
     for (case, nodes, problems, enabled, (status, reason, message)) in cases {
         let got = of(&nodes, problems, enabled);

@@ -29,7 +29,10 @@ fn what_a_node_says_of_a_model_is_what_the_cache_says_of_the_node() {
         ("", NodeStatus::NodeDownloadPending),
     ] {
         let copy = copy(&node("n"), Some(&local(said)));
-        assert_eq!((copy.phase, copy.reason.as_deref(), copy.bytes_done), (expected, Some("Because"), Some(5)));
+        assert_eq!(
+            (copy.phase, copy.reason.as_deref(), copy.bytes_done),
+            (expected, Some("Because"), Some(5))
+        );
     }
     assert_eq!(copy(&node("n"), None).phase, NodeStatus::NodeDownloadPending);
 }
@@ -56,8 +59,7 @@ fn every_planned_copy_counts_and_zero_counts_are_left_out() {
     let all = [node("a"), node("b"), not_ready(node("c")), node("d")];
     let (warm, failed) = (local("ModelDownloaded"), local("ModelDownloadError"));
     let locals = [Some(&warm), Some(&failed), Some(&warm), None];
-    let copies: Vec<Copy> =
-        all.iter().zip(locals).map(|(node, local)| Copy { node, local }).collect();
+    let copies: Vec<Copy> = all.iter().zip(locals).map(|(node, local)| Copy { node, local }).collect();
     let all = nodes(&CacheKey::cluster("m"), &copies);
     assert_eq!(json!(count(&all)), json!({"available": 1, "total": 4, "failed": 1}));
     let key = CacheKey::cluster("m");

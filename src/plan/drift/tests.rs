@@ -27,10 +27,7 @@ fn an_empty_list_may_be_left_out_but_not_be_filled() {
 
 #[test]
 fn quantities_in_canonical_form_are_not_drift() {
-    assert!(satisfied(
-        &json!({"cpu": "0.1", "memory": "1024Mi"}),
-        &json!({"cpu": "100m", "memory": "1Gi"})
-    ));
+    assert!(satisfied(&json!({"cpu": "0.1", "memory": "1024Mi"}), &json!({"cpu": "100m", "memory": "1Gi"})));
 }
 
 #[test]

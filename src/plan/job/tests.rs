@@ -29,12 +29,17 @@ fn made(case: &Case) -> Job {
     job(&download, &names::job(&case.entry.model_name, case.node)).unwrap()
 }
 
-fn documented<'a>(entry: &'a ModelEntry, config: &'a Config, containers: &'a [ClusterStorageContainer]) -> Case<'a> {
+fn documented<'a>(
+    entry: &'a ModelEntry,
+    config: &'a Config,
+    containers: &'a [ClusterStorageContainer],
+) -> Case<'a> {
     Case { entry, node: "kind-worker", group: "workers", config, containers, restricted: false }
 }
 
 fn container_of(containers: &[ClusterStorageContainer], config: &Config) -> Value {
-    json!(made(&documented(&entry(), config, containers)))["spec"]["template"]["spec"]["containers"][0].clone()
+    json!(made(&documented(&entry(), config, containers)))["spec"]["template"]["spec"]["containers"][0]
+        .clone()
 }
 
 #[test]
@@ -43,7 +48,10 @@ fn the_produced_jobs_are_as_reviewed() {
     let hub = [hf_hub()];
     insta::assert_yaml_snapshot!("with_the_documented_container", made(&documented(&entry, &config, &hub)));
     insta::assert_yaml_snapshot!("with_our_own_image", made(&documented(&entry, &ours, &[])));
-    insta::assert_yaml_snapshot!("with_the_documented_default_image", made(&documented(&entry, &config, &[])));
+    insta::assert_yaml_snapshot!(
+        "with_the_documented_default_image",
+        made(&documented(&entry, &config, &[]))
+    );
     let restricted = Case { restricted: true, ..documented(&entry, &config, &hub) };
     insta::assert_yaml_snapshot!("in_a_restricted_namespace", made(&restricted));
 }
@@ -54,7 +62,8 @@ fn a_job_of_another_group_or_namespace_mounts_that_claim() {
     let claim = |entry: &ModelEntry| {
         let job = made(&documented(entry, &config, &[]));
         let labels = job.metadata.labels.clone().unwrap();
-        let claim = json!(job).pointer("/spec/template/spec/volumes/0/persistentVolumeClaim/claimName").cloned();
+        let claim =
+            json!(job).pointer("/spec/template/spec/volumes/0/persistentVolumeClaim/claimName").cloned();
         (claim.unwrap(), labels.get(JOB_NAMESPACE).cloned())
     };
     let second = ModelEntry { node_group: Some("workers".into()), ..entry_of("m", URI) };
@@ -94,7 +103,8 @@ fn args_and_mounts_are_ours_and_everything_else_is_the_containers() {
     let mount = json!([{"name": "kserve-pvc-source", "mountPath": "/mnt/models", "subPath": format!("incoming/{KEY}")}]);
     assert_eq!(container["volumeMounts"], mount);
     assert_eq!(container["terminationMessagePolicy"], "File");
-    let security = json!({"runAsUser": 0, "capabilities": {"add": ["CHOWN"]}, "allowPrivilegeEscalation": false});
+    let security =
+        json!({"runAsUser": 0, "capabilities": {"add": ["CHOWN"]}, "allowPrivilegeEscalation": false});
     assert_eq!(container["securityContext"], security, "what it does not say stays restricted");
 }
 
@@ -120,7 +130,10 @@ fn the_default_image_is_the_configured_one_then_the_initializers_then_ours() {
         (with(None, None), OWN_IMAGE),
     ] {
         let container = container_of(&[], &config);
-        assert_eq!((&container["image"], &container["name"]), (&json!(expected), &json!("kserve-localmodel-download")));
+        assert_eq!(
+            (&container["image"], &container["name"]),
+            (&json!(expected), &json!("kserve-localmodel-download"))
+        );
     }
 }
 
@@ -161,8 +174,13 @@ fn the_first_enabled_container_for_download_jobs_is_chosen_by_name() {
     disabled.spec.disabled = Some(true);
     let mut for_pods = storage("b", formats());
     for_pods.spec.spec.workload_type = Some("initContainer".into());
-    let all = [storage("e", formats()), storage("c", json!([{"prefix": "s3://"}])), for_pods, disabled,
-        storage("d", formats())];
+    let all = [
+        storage("e", formats()),
+        storage("c", json!([{"prefix": "s3://"}])),
+        for_pods,
+        disabled,
+        storage("d", formats()),
+    ];
     assert_eq!(chosen(&all, URI).as_deref(), Some("d"));
     assert_eq!(chosen(&all, "gs://b"), None);
     let silent: ClusterStorageContainer = from(json!({"apiVersion": "serving.kserve.io/v1alpha1",

@@ -75,7 +75,10 @@ fn a_job_in_deletion_says_so() {
 #[test]
 fn a_job_runs_once_its_pod_does_and_until_its_own_condition_says_otherwise() {
     assert_eq!(phase_of(&json!({}), &[]), JobPhase::Pending(None));
-    assert_eq!(phase_of(&json!({"active": 1}), &[pod(1, &json!({"phase": "Pending"}))]), JobPhase::Pending(None));
+    assert_eq!(
+        phase_of(&json!({"active": 1}), &[pod(1, &json!({"phase": "Pending"}))]),
+        JobPhase::Pending(None)
+    );
     assert_eq!(phase_of(&json!({"active": 1, "ready": 1}), &[]), JobPhase::Running);
     for phase in ["Running", "Succeeded", "Failed"] {
         assert_eq!(phase_of(&json!({"ready": 0}), &[pod(1, &json!({ "phase": phase }))]), JobPhase::Running);
@@ -98,14 +101,26 @@ fn a_failed_job_gives_the_downloaders_reason_then_the_kubelets_then_its_own() {
     let said = r#"{"reason": "Gated", "message": "accept the licence"}"#;
     for (pods, reason, message) in [
         (vec![pod(1, &terminated(1, "Error", said))], "Gated", "accept the licence"),
-        (vec![pod(1, &terminated(137, "OOMKilled", ""))], "OOMKilled",
-            "the download container ended with exit code 137"),
-        (vec![pod(1, &terminated(1, "Error", "Traceback\n\nValueError: no such model\n"))], "DownloadFailed",
-            "the download container ended with exit code 1: ValueError: no such model"),
-        (vec![pod(1, &json!({"phase": "Failed", "reason": "Evicted", "message": "low on disk"}))], "Evicted",
-            "low on disk"),
-        (vec![pod(2, &terminated(1, "Error", said)), pod(1, &terminated(137, "OOMKilled", ""))], "Gated",
-            "accept the licence"),
+        (
+            vec![pod(1, &terminated(137, "OOMKilled", ""))],
+            "OOMKilled",
+            "the download container ended with exit code 137",
+        ),
+        (
+            vec![pod(1, &terminated(1, "Error", "Traceback\n\nValueError: no such model\n"))],
+            "DownloadFailed",
+            "the download container ended with exit code 1: ValueError: no such model",
+        ),
+        (
+            vec![pod(1, &json!({"phase": "Failed", "reason": "Evicted", "message": "low on disk"}))],
+            "Evicted",
+            "low on disk",
+        ),
+        (
+            vec![pod(2, &terminated(1, "Error", said)), pod(1, &terminated(137, "OOMKilled", ""))],
+            "Gated",
+            "accept the licence",
+        ),
         (vec![], "BackoffLimitExceeded", "Job has reached the specified backoff limit"),
         (vec![pod(1, &terminated(0, "Completed", ""))], "PodFailed", "the pod failed"),
     ] {
@@ -129,10 +144,17 @@ fn a_pending_job_says_what_somebody_must_do() {
     for (status, expected) in [
         (waiting_for("ContainerCreating", ""), None),
         (waiting_for("PodInitializing", ""), None),
-        (waiting_for("CreateContainerConfigError", "secret \"hf-secret\" not found"),
-            Some(("SecretNotFound", "secret \"hf-secret\" not found"))),
-        (waiting_for("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),
-            Some(("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"))),
+        (
+            waiting_for("CreateContainerConfigError", "secret \"hf-secret\" not found"),
+            Some(("SecretNotFound", "secret \"hf-secret\" not found")),
+        ),
+        (
+            waiting_for(
+                "CreateContainerConfigError",
+                "container has runAsNonRoot and image will run as root",
+            ),
+            Some(("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")),
+        ),
         (waiting_for("ImagePullBackOff", "no such image"), Some(("ImagePullBackOff", "no such image"))),
         (unscheduled, Some(("Unschedulable", "0/3 nodes are available: 1 had untolerated taint"))),
     ] {

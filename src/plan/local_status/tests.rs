@@ -25,7 +25,8 @@ fn the_status_of_the_documented_node_is_as_reviewed() {
         "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:04:21Z"}));
     let said = BTreeMap::from([(M.to_owned(), (ModelStatus::ModelDownloaded, detail))]);
     let usage = Usage { capacity: 1_700_000_000_000, free: 1_689_262_581_760 };
-    let status = status(&LocalModelNodeStatus::default(), &[entry()], "workers", &said, disk(Some(usage), None));
+    let status =
+        status(&LocalModelNodeStatus::default(), &[entry()], "workers", &said, disk(Some(usage), None));
     insta::assert_yaml_snapshot!(status);
 }
 
@@ -68,7 +69,8 @@ fn free_space_is_written_when_it_changed_by_a_twentieth_or_along_with_something_
 #[test]
 fn a_disk_that_cannot_be_used_says_why_and_then_no_more() {
     let problem = Problem::new("DiskNotWritable", "models/ cannot be written by user id 1000");
-    let bad = status(&LocalModelNodeStatus::default(), &[], "g", &BTreeMap::new(), disk(None, Some(&problem)));
+    let bad =
+        status(&LocalModelNodeStatus::default(), &[], "g", &BTreeMap::new(), disk(None, Some(&problem)));
     let expected = json!({"disks": {"g": {"reason": "DiskNotWritable",
         "message": "models/ cannot be written by user id 1000"}}});
     assert_eq!(json!(bad), expected);
@@ -82,5 +84,8 @@ fn what_was_said_is_read_back_from_the_status() {
         "models": {"a": {"attempts": 3}, "stray": {}}});
     let said = said(&from(status));
     assert_eq!(said["a"].1.attempts, Some(3));
-    assert_eq!((said["a"].0, said["b"].0, said.len()), (ModelStatus::ModelDownloadError, ModelStatus::Unknown, 2));
+    assert_eq!(
+        (said["a"].0, said["b"].0, said.len()),
+        (ModelStatus::ModelDownloadError, ModelStatus::Unknown, 2)
+    );
 }

@@ -51,9 +51,8 @@ fn what_a_label_shortens_stands_in_full_in_an_annotation() {
 fn name(longest: usize) -> impl Strategy<Value = String> {
     let label = "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?";
     let names = proptest::string::string_regex(&format!("{label}(\\.{label}){{0,14}}")).unwrap();
-    (names, 1..=longest).prop_map(|(name, length)| {
-        name[..name.len().min(length)].trim_end_matches(['.', '-']).to_owned()
-    })
+    (names, 1..=longest)
+        .prop_map(|(name, length)| name[..name.len().min(length)].trim_end_matches(['.', '-']).to_owned())
 }
 
 fn is_valid(name: &str, longest: usize) -> bool {

@@ -72,7 +72,14 @@ impl World {
 const WHOLE: Folder = Folder::Complete { bytes: 10 };
 
 fn job(name: &str, phase: JobPhase) -> JobView {
-    JobView { name: name.into(), key: KEY.into(), own: true, phase, deleting: false, started: Some(at(9_000)) }
+    JobView {
+        name: name.into(),
+        key: KEY.into(),
+        own: true,
+        phase,
+        deleting: false,
+        started: Some(at(9_000)),
+    }
 }
 
 fn failed(name: &str, second: i64) -> JobView {
@@ -134,7 +141,11 @@ fn a_finished_download_is_placed_once_its_job_has_ended() {
 fn another_initializers_files_are_adopted_once_its_job_has_succeeded() {
     let succeeded = || job("j", JobPhase::Succeeded(at(9_500)));
     assert_eq!(world().incoming(Folder::Bare).job(succeeded()).pass().actions, [Action::Adopt(KEY.into())]);
-    assert_eq!(world().incoming(Folder::Bare).pass().actions, download(), "without a Job nobody vouches for them");
+    assert_eq!(
+        world().incoming(Folder::Bare).pass().actions,
+        download(),
+        "without a Job nobody vouches for them"
+    );
     let times = json!({"bytesDone": 10, "bytesTotal": 10, "started": at(9_000).to_string(),
         "finished": at(9_500).to_string()});
     let placed = world().model(WHOLE).job(succeeded()).pass();
@@ -171,7 +182,9 @@ fn a_job_that_wrote_nothing_has_failed() {
 #[test]
 fn failures_are_tried_again_after_one_minute_and_twice_as_long_each_time_up_to_an_hour() {
     for (failures, minutes) in [(0, 1), (1, 2), (2, 4), (5, 32), (6, 60), (1_000_000, 60)] {
-        let world = world().said(ModelStatus::ModelDownloading, json!({"attempts": failures})).job(failed("j", 10_000));
+        let world = world()
+            .said(ModelStatus::ModelDownloading, json!({"attempts": failures}))
+            .job(failed("j", 10_000));
         let outcome = world.pass();
         let next = 10_000 + minutes * 60;
         assert_eq!(outcome.actions, []);
@@ -230,7 +243,11 @@ fn while_caching_is_disabled_nothing_new_is_downloaded_and_nobody_is_woken_for_i
 #[test]
 fn a_disk_that_cannot_be_written_is_left_alone_and_reported_for_each_missing_model() {
     let problem = Problem::new("DiskNotWritable", "models/ cannot be written by user id 1000");
-    let world = World { unwritable: Some(problem), entries: vec![entry(), entry_of("warm", "hf://o/warm")], ..world() };
+    let world = World {
+        unwritable: Some(problem),
+        entries: vec![entry(), entry_of("warm", "hf://o/warm")],
+        ..world()
+    };
     let mut world = world.incoming(WHOLE);
     world.disk.models.insert(storage_key("hf://o/warm"), WHOLE);
     world.disk.models.insert("0".repeat(16), WHOLE);
@@ -279,7 +296,8 @@ fn of_two_jobs_the_one_that_works_counts_then_the_one_that_ended_well() {
     let leaving = JobView { deleting: true, ..job("a", JobPhase::Running) };
     let beside = world().job(leaving).job(job("b", JobPhase::Running)).pass();
     assert_eq!(said(&beside), (ModelStatus::ModelDownloading, None));
-    let ended = world().incoming(Folder::Bare).job(failed("a", 9_000)).job(job("b", JobPhase::Succeeded(at(9_500))));
+    let ended =
+        world().incoming(Folder::Bare).job(failed("a", 9_000)).job(job("b", JobPhase::Succeeded(at(9_500))));
     assert_eq!(ended.pass().actions, [Action::Adopt(KEY.into())]);
 }
 
@@ -287,7 +305,10 @@ fn of_two_jobs_the_one_that_works_counts_then_the_one_that_ended_well() {
 fn while_somebody_else_downloads_the_same_model_no_second_job_is_made() {
     let theirs = |phase| JobView { own: false, ..job("theirs", phase) };
     let running = world().job(theirs(JobPhase::Running)).pass();
-    assert_eq!((running.actions.as_slice(), said(&running).0), ([].as_slice(), ModelStatus::ModelDownloading));
+    assert_eq!(
+        (running.actions.as_slice(), said(&running).0),
+        ([].as_slice(), ModelStatus::ModelDownloading)
+    );
     let ended = world().job(theirs(JobPhase::Succeeded(at(9_000)))).pass();
     assert_eq!(ended.actions, download(), "it wrote another disk, or nothing");
     let busy = world().model(WHOLE).incoming(Folder::Bare).job(theirs(JobPhase::Running)).pass();
@@ -296,17 +317,22 @@ fn while_somebody_else_downloads_the_same_model_no_second_job_is_made() {
 
 #[test]
 fn a_model_that_only_another_group_wants_stays_with_its_job() {
-    let other = World { entries: vec![], other_groups: vec![entry()], ..world() }.model(WHOLE).incoming(Folder::Bare);
+    let other =
+        World { entries: vec![], other_groups: vec![entry()], ..world() }.model(WHOLE).incoming(Folder::Bare);
     let theirs = JobView { own: false, ..job("theirs", JobPhase::Running) };
     assert_eq!(other.clone().job(theirs.clone()).pass().actions, []);
-    assert_eq!(other.clone().job(job("own", JobPhase::Running)).pass().actions, [Action::DeleteJob("own".into())]);
+    assert_eq!(
+        other.clone().job(job("own", JobPhase::Running)).pass().actions,
+        [Action::DeleteJob("own".into())]
+    );
     let unwanted = World { entries: vec![], ..world() }.job(theirs);
     assert_eq!(unwanted.pass().actions, [Action::DeleteJob("theirs".into())]);
 }
 
 #[test]
 fn one_models_failure_never_stops_the_next() {
-    let world = World { entries: vec![entry(), entry_of("next", "hf://o/next")], ..world() }.job(failed("j", 9_999));
+    let world =
+        World { entries: vec![entry(), entry_of("next", "hf://o/next")], ..world() }.job(failed("j", 9_999));
     let outcome = world.pass();
     assert_eq!(outcome.actions, [Action::Download(storage_key("hf://o/next"))]);
     assert_eq!(outcome.status.len(), 2);

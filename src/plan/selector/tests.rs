@@ -46,9 +46,7 @@ fn a_node_can_be_named_by_field() {
         |name| json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}]);
     assert!(selects(&by_name("n1")));
     assert!(!selects(&by_name("n2")));
-    assert!(!selects(
-        &json!([{"matchFields": [{"key": "spec.other", "operator": "In", "values": ["n1"]}]}])
-    ));
+    assert!(!selects(&json!([{"matchFields": [{"key": "spec.other", "operator": "In", "values": ["n1"]}]}])));
 }
 
 #[test]
@@ -88,7 +86,8 @@ fn labels_and_fields_of_one_term_add_up() {
 
 #[test]
 fn a_selector_is_empty_when_none_of_its_terms_requires_anything() {
-    let empty = |terms: Value| is_empty(Some(&serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap()));
+    let empty =
+        |terms: Value| is_empty(Some(&serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap()));
     assert!(empty(json!([])));
     assert!(empty(json!([{}, {"matchExpressions": []}])));
     assert!(!empty(json!([{}, {"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}])));

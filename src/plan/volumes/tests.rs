@@ -100,7 +100,10 @@ fn what_was_deleted_by_hand_comes_back() {
     assert_eq!(step(&wanted, Some(&self::volume("Failed")), None), Step::FreeVolume);
     assert_eq!(step(&wanted, None, Some(&claim)), Step::CreateVolume);
     assert_eq!(step(&wanted, None, Some(&self::claim("Lost"))), Step::DeleteClaim);
-    assert_eq!(step(&wanted, Some(&self::volume("Available")), Some(&self::claim("Lost"))), Step::DeleteClaim);
+    assert_eq!(
+        step(&wanted, Some(&self::volume("Available")), Some(&self::claim("Lost"))),
+        Step::DeleteClaim
+    );
     assert!(is_wait(&step(&wanted, None, Some(&deleting(claim.clone())))));
     assert!(is_wait(&step(&wanted, Some(&volume), Some(&deleting(claim.clone())))));
     assert_eq!(step(&wanted, Some(&deleting(volume.clone())), Some(&claim)), Step::DeleteClaim);
@@ -130,7 +133,10 @@ fn what_kserve_made_is_adopted_when_it_is_what_the_plan_wants() {
     let takers: [fn(PersistentVolumeClaim) -> PersistentVolumeClaim; 2] = [unlabelled, unowned];
     for taken in takers {
         assert_eq!(step(&wanted, Some(&volume), Some(&taken(claim.clone()))), Step::AdoptClaim);
-        assert_eq!(step(&wanted, Some(&deleting(volume.clone())), Some(&taken(claim.clone()))), Step::AdoptClaim);
+        assert_eq!(
+            step(&wanted, Some(&deleting(volume.clone())), Some(&taken(claim.clone()))),
+            Step::AdoptClaim
+        );
         assert!(is_wait(&step(&wanted, Some(&volume), Some(&taken(deleting(claim.clone()))))));
     }
 }
@@ -138,7 +144,8 @@ fn what_kserve_made_is_adopted_when_it_is_what_the_plan_wants() {
 #[test]
 fn an_unowned_volume_that_differs_in_path_claim_or_nodes_is_a_conflict() {
     let affinity = |terms: Value| json!({"required": {"nodeSelectorTerms": terms}});
-    let term = json!({"key": "nvidia.com/gpu-product", "operator": "In", "values": ["NVIDIA-A100-SXM4-80GB"]});
+    let term =
+        json!({"key": "nvidia.com/gpu-product", "operator": "In", "values": ["NVIDIA-A100-SXM4-80GB"]});
     let by_name = json!([{"key": "metadata.name", "operator": "In", "values": ["n"]}]);
     for (field, value) in [
         ("local", json!({"path": "/elsewhere"})),
@@ -158,10 +165,14 @@ fn an_unowned_volume_that_differs_in_path_claim_or_nodes_is_a_conflict() {
 fn somebody_elses_claim_is_a_conflict_whatever_the_volume_is() {
     let wanted = wanted();
     let foreign_claim = || unowned(claim("Pending"));
-    for volume in [None, Some(volume("Available")), Some(deleting(volume("Bound"))), Some(earlier(volume("Bound")))] {
+    for volume in
+        [None, Some(volume("Available")), Some(deleting(volume("Bound"))), Some(earlier(volume("Bound")))]
+    {
         let step = step(&wanted, volume.as_ref(), Some(&foreign_claim()));
         assert!(is_conflict(&step), "{volume:?}: {step:?}");
-        assert!(matches!(&step, Step::Conflict(text) if text.contains(&format!("{J}/meta-llama3-8b-instruct"))));
+        assert!(
+            matches!(&step, Step::Conflict(text) if text.contains(&format!("{J}/meta-llama3-8b-instruct")))
+        );
     }
     assert!(is_wait(&step(&wanted, None, Some(&deleting(foreign_claim())))));
 }
@@ -176,7 +187,8 @@ fn volumes_of_another_living_cache_with_the_same_joined_name_are_a_conflict() {
     };
     let (older, younger) = (pair("a", &groups[0]), pair("a-b", &groups[1]));
     assert_eq!(older.volume.metadata.name, younger.volume.metadata.name);
-    let available = || PersistentVolume { status: from(json!({"phase": "Available"})), ..older.volume.clone() };
+    let available =
+        || PersistentVolume { status: from(json!({"phase": "Available"})), ..older.volume.clone() };
     assert!(is_conflict(&step(&younger, Some(&available()), None)));
     assert!(is_conflict(&step(&younger, None, Some(&older.claim))));
     assert_eq!(step(&older, Some(&available()), None), Step::CreateClaim);

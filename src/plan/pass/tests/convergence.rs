@@ -67,7 +67,10 @@ impl World {
                     prop_assert!(self.enabled);
                     *made += 1;
                     self.disk.incoming.entry(key.clone()).or_insert(Folder::Empty);
-                    self.jobs.push(JobView { key: key.clone(), ..job(&format!("made-{made}"), JobPhase::Pending(None)) });
+                    self.jobs.push(JobView {
+                        key: key.clone(),
+                        ..job(&format!("made-{made}"), JobPhase::Pending(None))
+                    });
                 }
                 Action::Adopt(key) => {
                     prop_assert_eq!(self.disk.incoming.insert(key.clone(), WHOLE), Some(Folder::Bare));
@@ -80,7 +83,8 @@ impl World {
                     self.disk.incoming.extend(replaced.map(|folder| (key.clone(), folder)));
                 }
                 Action::EraseIncoming(key) => {
-                    let writes = |job: &JobView| matches!(job.phase, JobPhase::Pending(_) | JobPhase::Running);
+                    let writes =
+                        |job: &JobView| matches!(job.phase, JobPhase::Pending(_) | JobPhase::Running);
                     let written = self.jobs.iter().any(|job| job.key == *key && writes(job));
                     prop_assert!(!written, "{} is erased under its Job", key);
                     self.disk.incoming.remove(key);

@@ -48,8 +48,7 @@ impl Cluster {
 
     fn phases(&mut self, uid: Option<&str>) {
         let (Some(volume), claim) = (&mut self.volume, &mut self.claim) else {
-            let bound = self.claim.as_mut().filter(|claim| volume_name(claim).is_some());
-            bound.into_iter().for_each(|claim| claim.status = from(json!({"phase": "Lost"})));
+            lose(self.claim.as_mut());
             return;
         };
         let theirs = claim_ref(volume).uid.clone();
@@ -61,7 +60,7 @@ impl Cluster {
                 "Bound"
             }
             (None, claim) => {
-                claim.iter_mut().for_each(|claim| claim.status = from(json!({"phase": "Lost"})));
+                lose(claim.as_mut());
                 "Available"
             }
             (Some(theirs), Some(claim)) if Some(theirs.as_str()) == uid => {
@@ -70,12 +69,18 @@ impl Cluster {
                 "Bound"
             }
             (Some(_), claim) => {
-                let bound = claim.as_mut().filter(|claim| volume_name(claim).is_some());
-                bound.into_iter().for_each(|claim| claim.status = from(json!({"phase": "Lost"})));
+                lose(claim.as_mut());
                 "Released"
             }
         };
         volume.status = from(json!({ "phase": phase }));
+    }
+}
+
+/// A claim that was bound has lost its volume.
+fn lose(claim: Option<&mut PersistentVolumeClaim>) {
+    if let Some(claim) = claim.filter(|claim| volume_name(claim).is_some()) {
+        claim.status = from(json!({"phase": "Lost"}));
     }
 }
 
