@@ -1,6 +1,6 @@
 //! The `localmodel` command: arguments and wiring.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -75,7 +75,7 @@ async fn main() -> ExitCode {
     telemetry::init();
     let result = match cli.command {
         Command::Download(args) => return download::run(args).await,
-        Command::Crds { out } => crds(out),
+        Command::Crds { out } => crds(out.as_deref()),
         Command::Operator { namespace, image, pod, health_port } => {
             run_operator(operator::Settings { namespace, image, pod, health_port }).await
         }
@@ -110,12 +110,12 @@ async fn run_agent(settings: agent::Settings) -> Result<(), Error> {
     agent::run(client, settings).await
 }
 
-fn crds(out: Option<PathBuf>) -> Result<(), Error> {
+fn crds(out: Option<&Path>) -> Result<(), Error> {
     for crd in api::crds() {
         let name = crd.metadata.name.clone().unwrap_or_default();
         let yaml =
             api::crd_yaml(&crd).map_err(|error| Error::Setup(format!("definition {name}: {error}")))?;
-        match &out {
+        match out {
             None => println!("---\n{yaml}"),
             Some(folder) => {
                 let path = folder.join(format!("{name}.yaml"));

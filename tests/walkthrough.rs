@@ -1,11 +1,13 @@
 //! The documented walkthrough against what the plan makes of it: every YAML as it stands, every name
 //! and every output as printed. Each assertion stands below the documented line that it is for.
 
+#![allow(clippy::unwrap_used)] // helpers of tests stand outside the tests
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::{Resource, ResourceExt};
 use localmodel::api::cache::CacheStatus;
-use localmodel::api::node::ModelDetail;
+use localmodel::api::node::{LocalModelNodeStatus, ModelDetail};
 use localmodel::api::{
     ClusterStorageContainer, LocalModelCache, LocalModelNode, LocalModelNodeGroup, ModelEntry, ModelStatus,
 };
@@ -94,7 +96,7 @@ fn local_node() -> LocalModelNode {
     let disk = local_status::disk(None, None);
     let mut local = LocalModelNode { status: None, ..sample };
     local.spec.local_models = planned();
-    local.status = Some(local_status::status(&Default::default(), &planned(), "workers", &said, disk));
+    local.status = Some(local_status::status(&LocalModelNodeStatus::default(), &planned(), "workers", &said, disk));
     local
 }
 

@@ -59,8 +59,7 @@ pub fn object(setup: &Setup, name: &str) -> Result<String> {
 
 /// The ConfigMap with the documented section.
 pub fn config_map(setup: &Setup) -> Result<String> {
-    let section: String =
-        object(setup, "inferenceservice-config.yaml")?.lines().map(|line| format!("  {line}\n")).collect();
+    let section = object(setup, "inferenceservice-config.yaml")?.replace('\n', "\n  ");
     Ok(format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: inferenceservice-config\n  namespace: kserve\ndata:\n{section}"
     ))

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::download::digest::hex;
 use crate::download::manifest::{Manifest, ManifestFile};
 
 /// Folders of downloaders' own book-keeping, which are no part of the model.
@@ -50,5 +49,5 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<ManifestFile>) -> io::Res
 fn sha256(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     io::copy(&mut File::open(path)?, &mut hash)?;
-    Ok(hex(&hash.finalize()))
+    Ok(hex::encode(hash.finalize()))
 }

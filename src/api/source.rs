@@ -1,16 +1,11 @@
 //! Where a model comes from: the source URI and the storage key that names its folder.
 
-use std::fmt::Write;
-
 use sha2::{Digest, Sha256};
 
 /// The folder of a source URI below `models/` on a node's disk: the first 16 hexadecimal digits of
 /// SHA-256 over the URI, byte for byte as written (KServe's `GetStorageKey`).
 pub fn storage_key(uri: &str) -> String {
-    Sha256::digest(uri.as_bytes()).iter().take(8).fold(String::new(), |mut key, byte| {
-        let _ = write!(key, "{byte:02x}");
-        key
-    })
+    hex::encode(&Sha256::digest(uri.as_bytes())[..8])
 }
 
 /// Whether a folder name can be a storage key: 16 lower-case hexadecimal digits (A10).

@@ -48,22 +48,13 @@ impl Hasher {
 
     /// The SHA-256 of all bytes if they are the expected ones, else the digest that they have.
     pub fn verify(self, expected: &Digest) -> Result<String, Digest> {
-        let sha256 = hex(&self.sha256.finalize());
+        let sha256 = hex::encode(self.sha256.finalize());
         let found = match self.git {
-            Some(git) => Digest::GitBlob(hex(&git.finalize())),
+            Some(git) => Digest::GitBlob(hex::encode(git.finalize())),
             None => Digest::Sha256(sha256.clone()),
         };
         if found == *expected { Ok(sha256) } else { Err(found) }
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::digest::hex;
 use super::error::{Error, Result};
 
 /// The folder inside a copy that is ours: manifest, lock and unfinished files.
@@ -248,7 +247,7 @@ impl Store {
 
 /// The name under which a file grows: flat, and the same in each run.
 fn unfinished_name(path: &str) -> String {
-    format!("{}{SUFFIX}", hex(&Sha256::digest(path.as_bytes())[..8]))
+    format!("{}{SUFFIX}", hex::encode(&Sha256::digest(path.as_bytes())[..8]))
 }
 
 /// A file that is being written under [`STATE_DIR`]; it goes when it is dropped before its time.

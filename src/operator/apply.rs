@@ -23,8 +23,7 @@ where
     let failed = |error| Error::Manifest(name.clone(), error);
     let mut manifest = serde_json::to_value(wanted).map_err(failed)?;
     let digest = Sha256::digest(manifest.to_string().as_bytes());
-    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    manifest["metadata"]["annotations"][APPLIED] = json!(digest);
+    manifest["metadata"]["annotations"][APPLIED] = json!(hex::encode(&digest[..8]));
     if let Some(live) = live
         && drift::satisfied(&manifest, &serde_json::to_value(live).map_err(failed)?)
     {

@@ -90,7 +90,7 @@ async fn volumes(
         match advance(context, &pair).await {
             Ok(None) => {}
             Ok(Some(Obstacle::Conflict(message))) => {
-                problems.push(Statement::problem(NAME_CONFLICT, message))
+                problems.push(Statement::problem(NAME_CONFLICT, message));
             }
             Ok(Some(Obstacle::Terminating(message))) => {
                 problems.push(Statement::problem(VOLUMES_TERMINATING, message));

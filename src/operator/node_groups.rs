@@ -79,11 +79,8 @@ async fn agents(
         .map_err(|error| Error::Manifest(names::agent(&group.name_any()), error))?;
     let api: Api<DaemonSet> = Api::namespaced(context.client.clone(), &context.namespace);
     let key = ObjectRef::new(&wanted.name_any()).within(&context.namespace);
-    let live = match context.stores.daemon_sets.store.get(&key) {
-        Some(live) => Some((*live).clone()),
-        None => None,
-    };
-    apply::apply(&api, &wanted, live.as_ref()).await
+    let live = context.stores.daemon_sets.store.get(&key);
+    apply::apply(&api, &wanted, live.as_deref()).await
 }
 
 async fn status(

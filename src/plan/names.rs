@@ -125,7 +125,7 @@ fn hashed(parts: &[&str], max: usize) -> String {
         hash.update([0]); // no object's name contains it, so that other parts hash differently
     }
     let digest = hash.finalize();
-    let tail = format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
+    let tail = hex::encode(&digest[..4]);
     let plain = parts.join("-");
     let mut end = plain.len().min(max - tail.len() - 1);
     while !plain.is_char_boundary(end) {

@@ -8,7 +8,7 @@ use sha1::{Digest, Sha1};
 
 use crate::answer::Answer;
 use crate::cdn;
-use crate::model::{Access, Blob, Repo, Tree, hex};
+use crate::model::{Access, Blob, Repo, Tree};
 use crate::state::{Call, State};
 use crate::{STRANGER_TOKEN, TOKEN};
 
@@ -72,7 +72,7 @@ fn revision(state: &State, call: &Call, name: &str, revision: &str) -> Result<An
     visit(state, call, name, revision, Want::Metadata, |repo, commit, tree| {
         let siblings: Vec<Value> = tree.keys().map(|path| json!({ "rfilename": path })).collect();
         Ok(Answer::json(&json!({
-            "_id": &hex(&Sha1::digest(name))[..24],
+            "_id": &hex::encode(Sha1::digest(name))[..24],
             "id": name,
             "modelId": name,
             "author": name.split_once('/').map(|(owner, _)| owner),
@@ -125,7 +125,10 @@ fn entries(tree: &Tree, folder: &str, recursive: bool) -> BTreeMap<String, Value
         .filter(|folder| !folder.is_empty())
         .collect();
     let folders = folders.into_iter().map(|path| {
-        (path, json!({ "type": "directory", "oid": hex(&Sha1::digest(path)), "size": 0, "path": path }))
+        (
+            path,
+            json!({ "type": "directory", "oid": hex::encode(Sha1::digest(path)), "size": 0, "path": path }),
+        )
     });
     let files = tree.iter().map(|(path, blob)| (path.as_str(), file_entry(path, blob)));
     folders

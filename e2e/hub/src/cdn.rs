@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::answer::Answer;
 use crate::api::encode;
-use crate::model::{Blob, Lfs, hex};
+use crate::model::{Blob, Lfs};
 use crate::state::{Call, State};
 
 /// Only the mock can sign: a client can neither guess a URL nor prolong one.
@@ -30,7 +30,7 @@ pub fn sign(repo: &str, path: &str, lfs: &Lfs, expired: bool) -> String {
 }
 
 fn signature(path: &str, expires: &str) -> String {
-    hex(&Sha256::digest(format!("{SIGNING_KEY}\n{path}\n{expires}")))
+    hex::encode(Sha256::digest(format!("{SIGNING_KEY}\n{path}\n{expires}")))
 }
 
 /// Answers a request to the CDN.

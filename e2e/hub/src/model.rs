@@ -1,7 +1,6 @@
 //! Repositories: what a test describes ([`Model`]) and what the servers look up ([`Repo`]).
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -164,7 +163,7 @@ fn commit_id(repo: &str, parent: &str, tree: &Tree) -> String {
     for (path, blob) in tree {
         text.extend([&blob.oid, " ", path.as_str(), "\n"]);
     }
-    hex(&Sha1::digest(text))
+    hex::encode(Sha1::digest(text))
 }
 
 /// The files of a commit, by path.
@@ -193,7 +192,7 @@ impl Blob {
     }
 
     fn lfs(bytes: Vec<u8>) -> Self {
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = hex::encode(Sha256::digest(&bytes));
         let pointer = format!(
             "version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {}\n",
             bytes.len()
@@ -204,7 +203,7 @@ impl Blob {
 
     /// SHA-256 of the content.
     pub fn sha256(&self) -> String {
-        self.lfs.as_ref().map_or_else(|| hex(&Sha256::digest(&*self.bytes)), |lfs| lfs.sha256.clone())
+        self.lfs.as_ref().map_or_else(|| hex::encode(Sha256::digest(&*self.bytes)), |lfs| lfs.sha256.clone())
     }
 
     /// The digest that stands in `ETag` headers.
@@ -235,15 +234,7 @@ impl Repo {
 
 /// The git object id of a blob.
 pub fn git_oid(bytes: &[u8]) -> String {
-    hex(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
 }
 
 #[cfg(test)]
