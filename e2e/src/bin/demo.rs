@@ -42,7 +42,10 @@ async fn tell() -> Result<()> {
 }
 
 async fn settings(setup: &Setup) -> Result<()> {
-    chapter("Enable the local model cache", "KServe's ConfigMap inferenceservice-config, section localModel.");
+    chapter(
+        "Enable the local model cache",
+        "KServe's ConfigMap inferenceservice-config, section localModel.",
+    );
     print!("{}", documented("inferenceservice-config.yaml")?);
     apply(&config_map(setup)?).await?;
     chapter("Configure the job namespace", "The hub's token, and the container that downloads from hf://.");
@@ -51,7 +54,10 @@ async fn settings(setup: &Setup) -> Result<()> {
 }
 
 async fn group_and_cache(setup: &Setup) -> Result<()> {
-    chapter("Create the node group", "Which nodes, and which folder of their disks. One worker gets the GPU label.");
+    chapter(
+        "Create the node group",
+        "Which nodes, and which folder of their disks. One worker gets the GPU label.",
+    );
     label(NODE).await?;
     applied(setup, "local-model-node-group.yaml").await?;
     say("An agent starts on each node that matches:");
