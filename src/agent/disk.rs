@@ -112,7 +112,7 @@ impl Disk {
     pub(super) fn place(&self, key: &str) -> Result<(), Error> {
         let (from, to) = (self.path(INCOMING, key), self.path(MODELS, key));
         let doing = || format!("moving {} to {}", from.display(), to.display());
-        if !is_folder(&from) || !is_complete(&from) || is_complete(&to) {
+        if !is_folder(&from) || !is_complete(&from) {
             return Ok(());
         }
         let flags = if is_folder(&to) { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
