@@ -96,7 +96,8 @@ fn local_node() -> LocalModelNode {
     let disk = local_status::disk(None, None);
     let mut local = LocalModelNode { status: None, ..sample };
     local.spec.local_models = planned();
-    local.status = Some(local_status::status(&LocalModelNodeStatus::default(), &planned(), "workers", &said, disk));
+    local.status =
+        Some(local_status::status(&LocalModelNodeStatus::default(), &planned(), "workers", &said, disk));
     local
 }
 
