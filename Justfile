@@ -22,8 +22,7 @@ deny:
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
-    cargo test --workspace --lib --bins
-    cargo test --workspace --test '*' -- --skip cluster::
+    cargo test --workspace --lib --bins --test download --test walkthrough --test protocol --test control --test binary
 
 # The real huggingface_hub downloads from the mock hub
 hub-proof: build

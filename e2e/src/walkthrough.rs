@@ -61,7 +61,7 @@ pub fn object(setup: &Setup, name: &str) -> Result<String> {
 pub fn config_map(setup: &Setup) -> Result<String> {
     let section = object(setup, "inferenceservice-config.yaml")?.replace('\n', "\n  ");
     Ok(format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: inferenceservice-config\n  namespace: kserve\ndata:\n{section}"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: inferenceservice-config\n  namespace: kserve\ndata:\n  {section}"
     ))
 }
 

@@ -2,10 +2,11 @@
 //! lists.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{apply, kubectl, on_node, run, run_with};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::{
     CACHE, GROUP, JOBS, KEY, NODE, config_map, documented, label, object, remove,
@@ -25,7 +26,58 @@ async fn the_documented_walkthrough_happens_as_printed() {
     .await;
 }
 
+#[tokio::test]
+async fn the_walkthrough_also_works_on_kserves_own_definitions() {
+    alone("plain", |world| async move {
+        remove().await?;
+        define(&kserves_definitions().await?).await?;
+        let result = on_plain_definitions(&world).await;
+        let removed = remove().await;
+        define(&kubectl(&["kustomize", "crds"]).await?).await?;
+        result.and(removed)
+    })
+    .await;
+}
+
 async fn walkthrough(world: &World) -> Result<()> {
+    documented_steps(world).await?;
+    ready_for_people().await?;
+    files_are_the_hubs(world).await?;
+    quiet_for(Duration::from_mins(1)).await
+}
+
+/// KServe's definitions drop the fields that are ours; nothing is written again for their sake.
+async fn on_plain_definitions(world: &World) -> Result<()> {
+    documented_steps(world).await?;
+    let status = kubectl(&["get", "localmodelcache", CACHE, "-o", "jsonpath={.status}"]).await?;
+    ensure!(!status.contains("conditions"), "the definitions are not KServe's: {status}");
+    files_are_the_hubs(world).await?;
+    quiet_for(Duration::from_secs(15)).await
+}
+
+/// KServe's own definitions of our kinds, from its Go module.
+async fn kserves_definitions() -> Result<String> {
+    let module = run("go", &["mod", "download", "-json", "github.com/kserve/kserve@v0.19.0"]).await?;
+    let module: Value = serde_json::from_str(&module)?;
+    let folder = Path::new(module["Dir"].as_str().context("the module's folder")?).join("config/crd/full");
+    let mut definitions = String::new();
+    for kind in ["localmodelcaches", "localmodelnamespacecaches", "localmodelnodegroups", "localmodelnodes"] {
+        let path = folder.join(format!("localmodel/serving.kserve.io_{kind}.yaml"));
+        definitions += &std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    }
+    Ok(definitions)
+}
+
+/// Puts definitions in place of those that are there. The operator starts anew: it has seen what the old
+/// ones keep.
+async fn define(definitions: &str) -> Result<()> {
+    run_with("kubectl", &["apply", "--server-side", "--force-conflicts", "-f", "-"], definitions).await?;
+    kubectl(&["rollout", "restart", "-n", "kserve", "deployment/localmodel-operator"]).await?;
+    let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=60s"];
+    kubectl(&rollout).await.map(drop)
+}
+
+async fn documented_steps(world: &World) -> Result<()> {
     world.setup.hub.clear_requests("meta-llama").await?;
     label(NODE).await?;
     // "Enable Local Model Cache", "Configure Local Model Download Job Namespace"
@@ -42,10 +94,7 @@ async fn walkthrough(world: &World) -> Result<()> {
     // "Check the LocalModelCache Status"
     contains("local-model-cache-status.yaml", &["get", "localmodelcache", CACHE, "-o", "json"]).await?;
     contains("local-model-node-status.yaml", &["get", "localmodelnode", NODE, "-o", "json"]).await?;
-
-    ready_for_people().await?;
-    files_are_the_hubs(world).await?;
-    steady_state_writes_nothing().await
+    Ok(())
 }
 
 /// The `-gptq` that a name gains in two of the printed outputs is stale: every earlier step has the name
@@ -131,12 +180,11 @@ async fn files_are_the_hubs(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// For a minute neither the operator nor an agent writes anything.
-async fn steady_state_writes_nothing() -> Result<()> {
-    let minute = Duration::from_mins(1);
+/// For so long neither the operator nor an agent writes anything.
+async fn quiet_for(time: Duration) -> Result<()> {
     let before = audit::writes().await?;
     ensure!(!before.is_empty(), "the audit log tells no write of ours at all");
-    let quiet = tokio::time::timeout(minute, async {
+    let quiet = tokio::time::timeout(time, async {
         let mut looks = tokio::time::interval(Duration::from_secs(5));
         loop {
             looks.tick().await;
@@ -146,7 +194,7 @@ async fn steady_state_writes_nothing() -> Result<()> {
         }
     });
     match quiet.await {
-        Err(_the_minute_is_over) => Ok(()),
+        Err(_the_time_is_over) => Ok(()),
         Ok(result) => result,
     }
     .with_context(|| format!("steady state of {GROUP}"))
