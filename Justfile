@@ -31,7 +31,7 @@ hub-proof: build
 # The tests on the cluster, which is made first where there is none
 e2e *ARGS: build
     hack/cluster up
-    hack/cluster run cargo test --workspace --test cluster -- --test-threads 6 {{ARGS}}
+    hack/cluster run cargo test --workspace --test cluster -- --test-threads 8 {{ARGS}}
 
 # Builds everything once, for tests, demo and images alike
 build:

@@ -7,7 +7,9 @@ use tokio::time::{Instant, sleep};
 
 /// How long anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-const GLANCE: Duration = Duration::from_millis(200);
+/// The pause between the first two looks; it grows to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Looks again and again until `look` returns a value. An error of `look` is a reason to look again; the
 /// last one is told when patience ends.
@@ -16,6 +18,7 @@ where
     F: Future<Output = Result<Option<T>>>,
 {
     let end = Instant::now() + PATIENCE;
+    let mut pause = FIRST_PAUSE;
     loop {
         let looked = look().await;
         if let Ok(Some(value)) = looked {
@@ -25,6 +28,7 @@ where
             let last = looked.err().map(|error| format!(": {error:#}")).unwrap_or_default();
             bail!("waited {} s for {what}{last}", PATIENCE.as_secs());
         }
-        sleep(GLANCE).await;
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
     }
 }

@@ -1,16 +1,25 @@
 //! A test's own part of the cluster: a prefix for its names, a folder on the disks, a node group. All of
 //! it is removed afterwards, also after a panic.
 
+use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use futures::FutureExt;
-use kube::{Api, Client};
-use localmodel::api::{LocalModelCache, LocalModelNode, ModelStatus};
-use localmodel_hub::ModelSpec;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use localmodel::api::{
+    ClusterStorageContainer, LocalModelCache, LocalModelNode, LocalModelNodeGroup, ModelStatus,
+};
+use localmodel_hub::{Control, ModelSpec};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::sync::RwLock;
 
-use crate::command::{apply, kubectl, on_node};
+use crate::command::{apply, on_node};
 use crate::dump::dump;
 use crate::setup::{Setup, setup};
 use crate::wait::until;
@@ -28,6 +37,8 @@ pub struct World {
     pub prefix: String,
     /// A client.
     pub client: Client,
+    /// The hub, for setting faults and reading requests.
+    pub hub: Control,
     /// What all tests share.
     pub setup: &'static Setup,
 }
@@ -47,7 +58,9 @@ pub async fn alone<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOn
 async fn in_world<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOnce(World) -> F) {
     let setup = or_panic("the shared setup", setup().await);
     let client = or_panic("a client of the cluster", Client::try_default().await.map_err(Into::into));
-    let world = || World { prefix: prefix.to_owned(), client: client.clone(), setup };
+    // Clients are the test's own: connections end with the runtime that made them.
+    let hub = or_panic("a client of the hub", Control::new(&setup.control).map_err(Into::into));
+    let world = || World { prefix: prefix.to_owned(), client: client.clone(), hub: hub.clone(), setup };
     or_panic("removing what an earlier run left", world().remove().await);
     let result = AssertUnwindSafe(test(world())).catch_unwind().await;
     if !matches!(result, Ok(Ok(()))) {
@@ -104,12 +117,12 @@ spec:
 
     /// Labels a node so that it belongs to the test's group.
     pub async fn join(&self, node: &str) -> Result<()> {
-        kubectl(&["label", "node", node, "--overwrite", &format!("test/{}=yes", self.prefix)]).await.map(drop)
+        self.label(node, Some("yes")).await
     }
 
     /// Takes the label away again.
     pub async fn leave(&self, node: &str) -> Result<()> {
-        kubectl(&["label", "node", node, &format!("test/{}-", self.prefix)]).await.map(drop)
+        self.label(node, None).await
     }
 
     /// The full name of one of the test's caches.
@@ -135,18 +148,18 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
     /// A model of the test's own on the hub; returns its source URI.
     pub async fn model(&self, name: &str) -> Result<String> {
         let repository = format!("{}/{name}", self.prefix);
-        self.setup.hub.add_model(&ModelSpec::new(&repository, 2_000_000, 2)).await?;
+        self.hub.add_model(&ModelSpec::new(&repository, 2_000_000, 2)).await?;
         Ok(format!("hf://{repository}"))
     }
 
     /// One of the test's caches as it is now.
     pub async fn get(&self, cache: &str) -> Result<Option<LocalModelCache>> {
-        Ok(Api::<LocalModelCache>::all(self.client.clone()).get_opt(&self.name(cache)).await?)
+        Ok(self.in_cluster::<LocalModelCache>().get_opt(&self.name(cache)).await?)
     }
 
     /// A node's object as it is now.
     pub async fn node(&self, node: &str) -> Result<Option<LocalModelNode>> {
-        Ok(Api::<LocalModelNode>::all(self.client.clone()).get_opt(node).await?)
+        Ok(self.in_cluster::<LocalModelNode>().get_opt(node).await?)
     }
 
     /// Waits until a node says this of one of the test's caches.
@@ -181,30 +194,70 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         Ok(found.lines().map(Into::into).collect())
     }
 
-    /// Removes all that the test made, as far as it is there.
-    async fn remove(&self) -> Result<()> {
-        let prefix = &self.prefix;
-        for kind in ["localmodelcache", "clusterstoragecontainer", "localmodelnodegroup"] {
-            let all = kubectl(&["get", kind, "-o", "name"]).await?;
-            for name in
-                all.lines().filter(|name| name.split('/').nth(1).is_some_and(|n| n.starts_with(prefix)))
-            {
-                kubectl(&["delete", name, "--ignore-not-found", "--timeout=60s"]).await?;
+    /// The names of a kind's objects that are the test's, in a namespace or in none.
+    pub async fn names<K>(&self, api: Api<K>) -> Result<Vec<String>>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        let names = api.list_metadata(&ListParams::default()).await?.items.into_iter().map(|o| o.name_any());
+        Ok(names
+            .filter(|name| *name == self.prefix || name.starts_with(&format!("{}-", self.prefix)))
+            .collect())
+    }
+
+    /// A kind in the namespace of download Jobs.
+    pub fn in_jobs<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), JOBS)
+    }
+
+    /// A kind without a namespace.
+    pub fn in_cluster<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
+        Api::all(self.client.clone())
+    }
+
+    async fn delete_all<K>(&self, api: Api<K>) -> Result<()>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        for name in self.names(api.clone()).await? {
+            match api.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => drop(other?),
             }
         }
-        until(&format!("the end of the volumes of {prefix}"), || async {
-            let left = kubectl(&["get", "pv", "-o", "name"]).await?;
-            Ok((!left.lines().any(|name| name.starts_with(&format!("persistentvolume/{prefix}"))))
-                .then_some(()))
+        until(&format!("the end of every {}", std::any::type_name::<K>()), || async {
+            Ok(self.names(api.clone()).await?.is_empty().then_some(()))
+        })
+        .await
+    }
+
+    /// Removes all that the test made, as far as it is there.
+    async fn remove(&self) -> Result<()> {
+        self.hub.clear_faults(&self.prefix).await?;
+        self.delete_all(self.in_cluster::<LocalModelCache>()).await?;
+        self.delete_all(self.in_cluster::<ClusterStorageContainer>()).await?;
+        self.delete_all(self.in_cluster::<LocalModelNodeGroup>()).await?;
+        until(&format!("the end of the volumes and Jobs of {}", self.prefix), || async {
+            let volumes = self.names(self.in_cluster::<PersistentVolume>()).await?;
+            let jobs = self.names(self.in_jobs::<Job>()).await?;
+            Ok((volumes.is_empty() && jobs.is_empty()).then_some(()))
         })
         .await?;
         for node in WORKERS {
             self.leave(node).await?;
-            on_node(node, &format!("rm -rf /models/{prefix}")).await?;
+            on_node(node, &format!("rm -rf /models/{}", self.prefix)).await?;
         }
-        self.setup.hub.clear_faults(prefix).await?;
-        let jobs = kubectl(&["get", "jobs", "-n", JOBS, "-o", "name"]).await?;
-        ensure!(!jobs.contains(prefix), "Jobs are left: {jobs}");
+        Ok(())
+    }
+
+    async fn label(&self, node: &str, value: Option<&str>) -> Result<()> {
+        let labels = json!({"metadata": {"labels": {format!("test/{}", self.prefix): value}}});
+        self.in_cluster::<Node>()
+            .patch_metadata(node, &PatchParams::default(), &Patch::Merge(labels))
+            .await?;
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! What is left when a cache is deleted: nothing.
 
 use anyhow::{Result, ensure};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use localmodel::api::ModelStatus::ModelDownloading;
 use localmodel_e2e::command::kubectl;
 use localmodel_e2e::wait::until;
-use localmodel_e2e::walkthrough::JOBS;
 use localmodel_e2e::world::{WORKERS, World, beside_others};
 use localmodel_hub::{Fault, FaultKind};
 
@@ -27,11 +28,7 @@ async fn a_cache_deleted_while_its_job_runs_leaves_nothing_either() {
         world.group().await?;
         world.join(WORKERS[1]).await?;
         let source = world.model("m").await?;
-        world
-            .setup
-            .hub
-            .fault(&Fault::always("midway/m", FaultKind::Throttle { bytes_per_second: 1000 }))
-            .await?;
+        world.hub.fault(&Fault::always("midway/m", FaultKind::Throttle { bytes_per_second: 1000 })).await?;
         world.cache("m", &source).await?;
         world.until_status(WORKERS[1], "m", ModelDownloading).await?;
         delete(&world).await?;
@@ -96,13 +93,14 @@ async fn nothing_is_left(world: &World, node: &str) -> Result<()> {
     until("nothing left", || async {
         let files = world.files(node).await?;
         ensure!(files.is_empty(), "files: {files:?}");
-        let jobs_and_claims = kubectl(&["get", "jobs,pods,pvc", "-n", JOBS, "-o", "name"]).await?;
-        let volumes = kubectl(&["get", "pv", "-o", "name"]).await?;
-        let left = |name: &&str| {
-            let name = name.split('/').nth(1).unwrap_or_default();
-            name.starts_with(&prefix) && name != format!("{prefix}agent")
-        };
-        let left: Vec<&str> = jobs_and_claims.lines().chain(volumes.lines()).filter(left).collect();
+        let left = [
+            world.names(world.in_jobs::<Job>()).await?,
+            world.names(world.in_jobs::<Pod>()).await?,
+            world.names(world.in_jobs::<PersistentVolumeClaim>()).await?,
+            world.names(world.in_cluster::<PersistentVolume>()).await?,
+        ];
+        let left: Vec<&String> =
+            left.iter().flatten().filter(|name| **name != format!("{prefix}agent")).collect();
         ensure!(left.is_empty(), "objects: {left:?}");
         let status = world.node(node).await?.and_then(|local| local.status).unwrap_or_default();
         let keys: Vec<_> = status

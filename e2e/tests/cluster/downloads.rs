@@ -81,7 +81,7 @@ async fn detail(world: &World, node: &str, cache: &str) -> Result<ModelDetail> {
 /// A gated repository, and a storage container for it whose token is wrong.
 async fn wrong_token(world: &World) -> Result<()> {
     let model = ModelSpec { access: Access::Gated, ..ModelSpec::new("fail-gated/m", 1_000_000, 1) };
-    world.setup.hub.add_model(&model).await?;
+    world.hub.add_model(&model).await?;
     secret("fail-secret", "hf_wrong").await?;
     apply(&container(world, "hf://fail-gated/", "fail-secret")).await.map(drop)
 }

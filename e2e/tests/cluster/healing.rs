@@ -30,12 +30,12 @@ async fn only_the_missing_file_of_a_damaged_copy_is_fetched() {
     beside_others("damaged", |world| async move {
         warm(&world, WORKERS[1]).await?;
         let before = world.files(WORKERS[1]).await?;
-        world.setup.hub.clear_requests("damaged/").await?;
+        world.hub.clear_requests("damaged/").await?;
         let shard = "model-00001-of-00002.safetensors";
         on_node(WORKERS[1], &format!("rm /models/damaged/models/*/{shard}")).await?;
         until("the missing file", || async { Ok((world.files(WORKERS[1]).await? == before).then_some(())) })
             .await?;
-        let asked = world.setup.hub.requests("/resolve/").await?;
+        let asked = world.hub.requests("/resolve/").await?;
         let of_others: Vec<_> =
             asked.iter().filter(|r| r.path.contains("damaged/") && !r.path.contains(shard)).collect();
         ensure!(of_others.is_empty(), "good files were fetched again: {of_others:?}");
@@ -47,7 +47,7 @@ async fn only_the_missing_file_of_a_damaged_copy_is_fetched() {
 #[tokio::test]
 async fn volumes_objects_and_agents_that_people_delete_or_edit_are_put_right() {
     beside_others("heal", |world| async move {
-        warm(&world, WORKERS[0]).await?;
+        warm(&world, WORKERS[1]).await?;
         let claim = world.name("m");
         let uid = |kind: &'static str, namespace: &'static str, name: String| async move {
             kubectl(&["get", kind, &name, "-n", namespace, "-o", "jsonpath={.metadata.uid}"]).await
@@ -70,10 +70,10 @@ async fn volumes_objects_and_agents_that_people_delete_or_edit_are_put_right() {
         })
         .await?;
 
-        let before = world.node(WORKERS[0]).await?.context("the node's object")?;
-        kubectl(&["delete", "localmodelnode", WORKERS[0]]).await?;
+        let before = world.node(WORKERS[1]).await?.context("the node's object")?;
+        kubectl(&["delete", "localmodelnode", WORKERS[1]]).await?;
         let after: LocalModelNode = until("the node's object with our entry", || async {
-            let local = world.node(WORKERS[0]).await?;
+            let local = world.node(WORKERS[1]).await?;
             Ok(local.filter(|l| l.spec.local_models.iter().any(|entry| entry.model_name == claim)))
         })
         .await?;

@@ -5,15 +5,15 @@ use localmodel::api::ModelStatus;
 use localmodel_e2e::command::{apply, kubectl, on_node};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::{CACHE, JOBS, KEY, NODE, label, object, remove};
-use localmodel_e2e::world::{WORKERS, World, alone};
+use localmodel_e2e::world::{WORKERS, World, beside_others};
 use localmodel_hub::{Fault, FaultKind};
 
 #[tokio::test]
 async fn killing_operator_and_agent_at_any_moment_changes_nothing_in_the_outcome() {
-    alone("kills", |world| async move {
+    beside_others("kills", |world| async move {
         remove().await?;
         let result = killed_walkthrough(&world).await;
-        world.setup.hub.clear_faults("meta-llama").await?;
+        world.hub.clear_faults("meta-llama").await?;
         remove().await?;
         result
     })
@@ -21,7 +21,7 @@ async fn killing_operator_and_agent_at_any_moment_changes_nothing_in_the_outcome
 }
 
 async fn killed_walkthrough(world: &World) -> Result<()> {
-    let hub = &world.setup.hub;
+    let hub = &world.hub;
     label(NODE).await?;
     apply(&object(world.setup, "local-model-node-group.yaml")?).await?;
     kill("operator").await?;
@@ -38,7 +38,7 @@ async fn killed_walkthrough(world: &World) -> Result<()> {
     kill("operator").await?;
 
     kubectl(&["wait", "--for=condition=Ready", "localmodelcache", CACHE, "--timeout=60s"]).await?;
-    let jobs = kubectl(&["get", "jobs", "-n", JOBS, "-o", "name"]).await?;
+    let jobs = kubectl(&["get", "jobs", "-n", JOBS, "-l", &format!("model={CACHE}"), "-o", "name"]).await?;
     ensure!(jobs.trim() == format!("job.batch/{CACHE}-{NODE}"), "one Job, of the documented name: {jobs}");
     let folders = on_node(NODE, "ls /models/models /models/incoming").await?;
     ensure!(folders.matches(KEY).count() == 1, "one folder: {folders}");

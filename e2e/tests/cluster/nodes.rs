@@ -37,10 +37,10 @@ async fn a_node_that_leaves_and_comes_back_downloads_nothing() {
             Ok(cache.filter(|cache| cache.status.as_ref().is_some_and(|s| s.node_status.is_empty())))
         })
         .await?;
-        world.setup.hub.clear_requests("flap/").await?;
+        world.hub.clear_requests("flap/").await?;
         world.join(WORKERS[1]).await?;
         world.until_available("m", 1, 1).await?;
-        ensure!(world.setup.hub.requests("flap/").await?.is_empty(), "the hub was asked again");
+        ensure!(world.hub.requests("flap/").await?.is_empty(), "the hub was asked again");
         Ok(())
     })
     .await;
@@ -53,12 +53,12 @@ async fn an_agent_that_restarts_downloads_nothing() {
         world.join(WORKERS[0]).await?;
         world.cache("m", &world.model("m").await?).await?;
         world.until_available("m", 1, 1).await?;
-        world.setup.hub.clear_requests("restart/").await?;
+        world.hub.clear_requests("restart/").await?;
         let of_group = "localmodel.kserve.io/node-group=restart,app.kubernetes.io/name=localmodel-agent";
         kubectl(&["delete", "pod", "-n", "kserve", "-l", of_group, "--wait"]).await?;
         kubectl(&["rollout", "status", "-n", "kserve", "daemonset/restart-agent", "--timeout=60s"]).await?;
         world.until_status(WORKERS[0], "m", ModelDownloaded).await?;
-        ensure!(world.setup.hub.requests("restart/").await?.is_empty(), "the hub was asked again");
+        ensure!(world.hub.requests("restart/").await?.is_empty(), "the hub was asked again");
         Ok(())
     })
     .await;

@@ -34,6 +34,7 @@ async fn the_walkthrough_also_works_on_kserves_own_definitions() {
         let result = on_plain_definitions(&world).await;
         let removed = remove().await;
         define(&kubectl(&["kustomize", "crds"]).await?).await?;
+        restart_operator().await?;
         result.and(removed)
     })
     .await;
@@ -52,7 +53,7 @@ async fn on_plain_definitions(world: &World) -> Result<()> {
     let status = kubectl(&["get", "localmodelcache", CACHE, "-o", "jsonpath={.status}"]).await?;
     ensure!(!status.contains("conditions"), "the definitions are not KServe's: {status}");
     files_are_the_hubs(world).await?;
-    quiet_for(Duration::from_secs(15)).await
+    quiet_for(Duration::from_secs(11)).await
 }
 
 /// KServe's own definitions of our kinds, from its Go module.
@@ -68,17 +69,21 @@ async fn kserves_definitions() -> Result<String> {
     Ok(definitions)
 }
 
-/// Puts definitions in place of those that are there. The operator starts anew: it has seen what the old
-/// ones keep.
+/// Puts definitions in place of those that are there.
 async fn define(definitions: &str) -> Result<()> {
-    run_with("kubectl", &["apply", "--server-side", "--force-conflicts", "-f", "-"], definitions).await?;
+    let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    run_with("kubectl", &arguments, definitions).await.map(drop)
+}
+
+/// Starts the operator anew, so that it forgets what the definitions before kept.
+async fn restart_operator() -> Result<()> {
     kubectl(&["rollout", "restart", "-n", "kserve", "deployment/localmodel-operator"]).await?;
     let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=60s"];
     kubectl(&rollout).await.map(drop)
 }
 
 async fn documented_steps(world: &World) -> Result<()> {
-    world.setup.hub.clear_requests("meta-llama").await?;
+    world.hub.clear_requests("meta-llama").await?;
     label(NODE).await?;
     // "Enable Local Model Cache", "Configure Local Model Download Job Namespace"
     apply(&config_map(world.setup)?).await?;
@@ -165,7 +170,7 @@ async fn ready_for_people() -> Result<()> {
 /// The bytes on the worker's disk are those of the hub, and of nothing else.
 async fn files_are_the_hubs(world: &World) -> Result<()> {
     let repository = "meta-llama/meta-llama-3-8b-instruct";
-    let wanted: BTreeMap<String, String> = world.setup.hub.files(repository, "main").await?;
+    let wanted: BTreeMap<String, String> = world.hub.files(repository, "main").await?;
     let script =
         format!("cd /models/models/{KEY} && find . -type f ! -path './.localmodel/*' | xargs sha256sum");
     let found: BTreeMap<String, String> = on_node(NODE, &script)
