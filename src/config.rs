@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, LocalObjectReference, Toleration};
 use serde::Deserialize;
 
 /// A section that cannot be read; whoever holds an earlier configuration keeps it.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("key {key:?} of ConfigMap inferenceservice-config cannot be read: {problem}")]
 pub struct ConfigError {
     /// The key of the ConfigMap.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::plan::names::CONFIG_MAP;
 use crate::watch::{Change, Watch, watch};
 
@@ -16,7 +16,14 @@ use crate::watch::{Change, Watch, watch};
 pub struct LiveConfig {
     /// The watch, for readiness checks.
     pub maps: Watch<ConfigMap>,
-    last: Mutex<(Option<String>, Arc<Config>)>,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    version: Option<String>,
+    config: Arc<Config>,
+    problem: Option<ConfigError>,
 }
 
 impl LiveConfig {
@@ -28,7 +35,7 @@ impl LiveConfig {
     ) -> Self {
         let selector = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"));
         let maps = watch(Api::namespaced(client.clone(), namespace), selector, on);
-        Self { maps, last: Mutex::new((None, Arc::new(Config::default()))) }
+        Self { maps, last: Mutex::default() }
     }
 
     /// Waits until it is known whether there is a ConfigMap.
@@ -42,15 +49,23 @@ impl LiveConfig {
         let map = self.maps.store.state().into_iter().next();
         let version = map.as_ref().and_then(|map| map.resource_version());
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.0 != version {
-            last.0 = version;
+        if last.version != version {
+            last.version = version;
             match Config::read(map.as_deref()) {
-                Ok(config) => last.1 = Arc::new(config),
+                Ok(config) => (last.config, last.problem) = (Arc::new(config), None),
                 Err(error) => {
                     tracing::warn!(key = error.key, %error, "settings cannot be read, the last good ones stay");
+                    last.problem = Some(error);
                 }
             }
         }
-        last.1.clone()
+        last.config.clone()
+    }
+
+    /// The ConfigMap and what is wrong with it, where it cannot be read.
+    pub fn problem(&self) -> Option<(Arc<ConfigMap>, ConfigError)> {
+        self.get(); // looks at what is there now
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((self.maps.store.state().into_iter().next()?, last.problem.clone()?))
     }
 }

@@ -85,9 +85,9 @@ async fn install(setup: &Setup) -> Result<()> {
     // The definitions are too long for the annotation of a client-side apply.
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     run_with("kubectl", &arguments, &manifests).await.context("installing")?;
-    apply(&walkthrough::config_map(setup)?).await?;
-    apply(&walkthrough::object(setup, "hf-secret.yaml")?).await?;
-    apply(&walkthrough::object(setup, "cluster-storage-container.yaml")?).await?;
+    apply(&walkthrough::config_map(&setup.image)?).await?;
+    apply(&walkthrough::object(&setup.image, "hf-secret.yaml")?).await?;
+    apply(&walkthrough::object(&setup.image, "cluster-storage-container.yaml")?).await?;
     let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=120s"];
     kubectl(&rollout)
         .await

@@ -4,7 +4,6 @@
 use anyhow::Result;
 
 use crate::command::{kubectl, on_node, root};
-use crate::setup::Setup;
 
 /// The documented cache.
 pub const CACHE: &str = "meta-llama3-8b-instruct";
@@ -25,12 +24,12 @@ pub fn documented(name: &str) -> Result<String> {
     std::fs::read_to_string(&path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
-/// Everything that differs from the documentation, each a text and what takes its place.
-pub fn substitutions(setup: &Setup) -> Vec<(&'static str, String, &'static str)> {
+/// Everything that differs from the documentation, each a text and what takes its place. `image` is ours.
+pub fn substitutions(image: &str) -> Vec<(&'static str, String, &'static str)> {
     vec![
         (
             "kserve/storage-initializer:latest",
-            setup.image.clone(),
+            image.to_owned(),
             "the image: ours, loaded into the nodes, because nothing can be pulled",
         ),
         (
@@ -52,14 +51,14 @@ pub fn substitutions(setup: &Setup) -> Vec<(&'static str, String, &'static str)>
 }
 
 /// A documented object as it can be applied here.
-pub fn object(setup: &Setup, name: &str) -> Result<String> {
+pub fn object(image: &str, name: &str) -> Result<String> {
     let text = documented(name)?;
-    Ok(substitutions(setup).iter().fold(text, |text, (from, to, _)| text.replace(from, to)))
+    Ok(substitutions(image).iter().fold(text, |text, (from, to, _)| text.replace(from, to)))
 }
 
 /// The ConfigMap with the documented section.
-pub fn config_map(setup: &Setup) -> Result<String> {
-    let section = object(setup, "inferenceservice-config.yaml")?.replace('\n', "\n  ");
+pub fn config_map(image: &str) -> Result<String> {
+    let section = object(image, "inferenceservice-config.yaml")?.replace('\n', "\n  ");
     Ok(format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: inferenceservice-config\n  namespace: kserve\ndata:\n  {section}"
     ))

@@ -14,8 +14,9 @@ use crate::plan::names::{APPLIED, MANAGER};
 use crate::plan::{drift, patch};
 
 /// Applies a manifest on the server's side when the live object is not what it says, or when it was
-/// last applied with something that it no longer says. Fields that others added stay.
-pub(super) async fn apply<K>(api: &Api<K>, wanted: &K, live: Option<&K>) -> Result<(), Error>
+/// last applied with something that it no longer says. Fields that others added stay. Returns whether it
+/// wrote.
+pub(super) async fn apply<K>(api: &Api<K>, wanted: &K, live: Option<&K>) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
 {
@@ -27,14 +28,14 @@ where
     if let Some(live) = live
         && drift::satisfied(&manifest, &serde_json::to_value(live).map_err(failed)?)
     {
-        return Ok(());
+        return Ok(false);
     }
     let kind = K::kind(&());
     api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&manifest))
         .await
         .doing(|| format!("applying {kind} {name}"))?;
     tracing::info!(%kind, name, "applied");
-    Ok(())
+    Ok(true)
 }
 
 /// Patches the status so that it becomes `wanted`; `None` when it is already. Returns the status that

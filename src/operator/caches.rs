@@ -123,11 +123,12 @@ async fn status(cache: &LocalModelCache, context: &Context, problems: Vec<Statem
         wanted = wanted.without_ours();
     }
     let api: Api<LocalModelCache> = Api::all(context.client.clone());
-    if let Some(kept) = apply::patch_status(&api, cache, &before, &wanted).await?
-        && !wanted.conditions.is_empty()
-        && kept["conditions"].is_null()
-    {
+    let Some(kept) = apply::patch_status(&api, cache, &before, &wanted).await? else { return Ok(()) };
+    if !wanted.conditions.is_empty() && kept["conditions"].is_null() {
         context.plain_caches.set("LocalModelCache");
+    }
+    for happening in cache::happenings(&before, &wanted) {
+        context.events.publish(cache.object_ref(&()), happening).await;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
 use kube::{Api, Client};
 
+use super::events::Events;
 use super::stores::Stores;
 use crate::error::{Doing, Error};
 
@@ -30,6 +31,7 @@ pub(super) struct Context {
     pub(super) namespace: String,
     pub(super) image: String,
     pub(super) stores: Arc<Stores>,
+    pub(super) events: Events,
     /// Whether the cluster's definition of caches drops our own status fields.
     pub(super) plain_caches: Pruned,
     /// The same for node groups.
@@ -57,10 +59,11 @@ impl Pruned {
 }
 
 impl Context {
-    pub(super) fn new(client: Client, namespace: String, image: String, stores: Arc<Stores>) -> Self {
+    pub(super) fn new(client: Client, settings: &Settings, image: String, stores: Arc<Stores>) -> Self {
         Self {
+            events: Events::new(client.clone(), settings.pod.clone()),
             client,
-            namespace,
+            namespace: settings.namespace.clone(),
             image,
             stores,
             plain_caches: Pruned::default(),

@@ -5,7 +5,9 @@
 mod apply;
 mod caches;
 mod context;
+mod events;
 mod node_groups;
+mod settings;
 mod nodes;
 mod stores;
 mod volumes;
@@ -34,7 +36,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     let stores = Arc::new(Stores::start(&client, &settings.namespace));
     let waiting = stores.clone();
     let health = telemetry::serve_health(settings.health_port, move || waiting.missing());
-    let context = Arc::new(Context::new(client, settings.namespace.clone(), image, stores));
+    let context = Arc::new(Context::new(client, &settings, image, stores));
     let controllers = async {
         context.stores.ready().await;
         tracing::info!("stores are in step, controllers start");
@@ -42,6 +44,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
             node_groups::run(context.clone()),
             nodes::run(context.clone()),
             caches::run(context.clone()),
+            settings::run(context.clone()),
         );
         Ok(())
     };

@@ -17,8 +17,9 @@ use super::{apply, controller_config};
 use crate::api::LocalModelNodeGroup;
 use crate::api::node_group::LocalModelNodeGroupStatus;
 use crate::config::agent_image;
-use crate::error::Error;
+use crate::error::{Doing, Error};
 use crate::plan::conditions::{Statement, conditions};
+use crate::plan::names::{MANAGED_BY, MANAGER};
 use crate::plan::{agent, cache, names, volumes};
 
 pub(super) async fn run(context: Arc<Context>) {
@@ -72,15 +73,31 @@ async fn agents(
         }
         None => {}
     }
-    if let (image, Some(replaced)) = agent_image(&config, &context.image) {
-        tracing::debug!(replaced, image, "localModelAgentImage is KServe's agent, which cannot run here");
-    }
     let wanted = agent::daemon_set(group, &owner, &config, &context.namespace, &context.image)
         .map_err(|error| Error::Manifest(names::agent(&group.name_any()), error))?;
     let api: Api<DaemonSet> = Api::namespaced(context.client.clone(), &context.namespace);
     let key = ObjectRef::new(&wanted.name_any()).within(&context.namespace);
     let live = context.stores.daemon_sets.store.get(&key);
-    apply::apply(&api, &wanted, live.as_deref()).await
+    if live.is_none() && is_somebody_elses(&api, &key.name).await? {
+        let message =
+            format!("DaemonSet {} exists and is somebody else's: remove it or rename this object", key.name);
+        problems.push(Statement::problem(cache::NAME_CONFLICT, message));
+        return Ok(());
+    }
+    let written = apply::apply(&api, &wanted, live.as_deref()).await?;
+    if let (image, Some(replaced)) = agent_image(&config, &context.image)
+        && written
+    {
+        let note = format!("localModelAgentImage {replaced} cannot run as this agent: {image} takes its place");
+        context.events.warn(group.object_ref(&()), "AgentImageReplaced", note).await;
+    }
+    Ok(())
+}
+
+/// The store holds only objects of ours: somebody else's may have the name.
+async fn is_somebody_elses(api: &Api<DaemonSet>, name: &str) -> Result<bool, Error> {
+    let there = api.get_opt(name).await.doing(|| format!("reading DaemonSet {name}"))?;
+    Ok(there.is_some_and(|there| there.labels().get(MANAGED_BY).is_none_or(|by| by != MANAGER)))
 }
 
 async fn status(

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::broadcast;
 
 use crate::api::{LocalModelCache, LocalModelNode, LocalModelNodeGroup};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::live_config::LiveConfig;
 use crate::plan::entries::is_ready;
 use crate::plan::names::{self, MANAGED_BY, MANAGER};
@@ -91,6 +91,17 @@ impl Stores {
     /// The settings as last read.
     pub(super) fn config(&self) -> Arc<Config> {
         self.config.get()
+    }
+
+    /// The ConfigMap and what is wrong with it, where it cannot be read.
+    pub(super) fn config_problem(&self) -> Option<(Arc<ConfigMap>, ConfigError)> {
+        self.config.problem()
+    }
+
+    /// Waits for any news.
+    pub(super) async fn changed(&self) {
+        // Lagging behind is news too.
+        let _ = self.news.subscribe().recv().await;
     }
 
     /// The kinds whose first list has not arrived, for the readiness check.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::conditions::{self, Statement};
 use super::copies::{self, Copy};
@@ -85,6 +86,50 @@ fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -
     let first =
         nodes.iter().find_map(|(node, copy)| Some(format!("; on {node}: {}", copy.message.as_ref()?)));
     Statement::ready(false, reason, so_far + &first.unwrap_or_default())
+}
+
+/// Something that happened to a cache, for an Event (O3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// Whether somebody should look at it.
+    pub warning: bool,
+    /// What, in one word.
+    pub reason: String,
+    /// What, for a person.
+    pub note: String,
+    /// The node where it happened.
+    pub node: Option<String>,
+}
+
+/// What a change of the status tells: copies that are complete or failed, and problems that are new.
+pub fn happenings(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
+    let changed = after.node_status.iter().filter(|(node, phase)| before.node_status.get(*node) != Some(phase));
+    let copies = changed.filter_map(|(node, phase)| {
+        let detail = after.nodes.get(node);
+        let (reason, message) =
+            detail.map(|copy| (copy.reason.as_deref(), copy.message.as_deref())).unwrap_or_default();
+        let (warning, reason, note) = match phase {
+            NodeStatus::NodeDownloaded => (false, "Downloaded", format!("a complete copy is on {node}")),
+            NodeStatus::NodeDownloadError => {
+                let message = message.unwrap_or("the download failed");
+                (true, reason.unwrap_or("DownloadFailed"), format!("on {node}: {message}"))
+            }
+            _ => return None,
+        };
+        Some(Happening { warning, reason: reason.into(), note, node: Some(node.clone()) })
+    });
+    let is_new = |c: &&Condition| {
+        c.type_ != conditions::READY && !before.conditions.iter().any(|b| b.type_ == c.type_ && b.message == c.message)
+    };
+    let problems = after.conditions.iter().filter(is_new);
+    copies
+        .chain(problems.map(|c| Happening {
+            warning: true,
+            reason: c.reason.clone(),
+            note: c.message.clone(),
+            node: None,
+        }))
+        .collect()
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ async fn tell() -> Result<()> {
     show(&["get", "nodes"]).await?;
     show(&["get", "deployment", "-n", "kserve"]).await?;
     say("Everything below is the documented walkthrough, word for word but for:");
-    for (_, _, why) in substitutions(setup) {
+    for (_, _, why) in substitutions(&setup.image) {
         println!("  - {why}");
     }
     settings(setup).await?;
@@ -47,7 +47,7 @@ async fn settings(setup: &Setup) -> Result<()> {
         "KServe's ConfigMap inferenceservice-config, section localModel.",
     );
     print!("{}", documented("inferenceservice-config.yaml")?);
-    apply(&config_map(setup)?).await?;
+    apply(&config_map(&setup.image)?).await?;
     chapter("Configure the job namespace", "The hub's token, and the container that downloads from hf://.");
     applied(setup, "hf-secret.yaml").await?;
     applied(setup, "cluster-storage-container.yaml").await
@@ -114,7 +114,7 @@ fn say(what: &str) {
 
 async fn applied(setup: &Setup, name: &str) -> Result<()> {
     println!("$ kubectl apply -f fixtures/walkthrough/{name}");
-    println!("{}", apply(&object(setup, name)?).await?);
+    println!("{}", apply(&object(&setup.image, name)?).await?);
     Ok(())
 }
 

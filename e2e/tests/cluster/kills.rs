@@ -23,9 +23,9 @@ async fn killing_operator_and_agent_at_any_moment_changes_nothing_in_the_outcome
 async fn killed_walkthrough(world: &World) -> Result<()> {
     let hub = &world.hub;
     label(NODE).await?;
-    apply(&object(world.setup, "local-model-node-group.yaml")?).await?;
+    apply(&object(&world.setup.image, "local-model-node-group.yaml")?).await?;
     kill("operator").await?;
-    apply(&object(world.setup, "local-model-cache.yaml")?).await?;
+    apply(&object(&world.setup.image, "local-model-cache.yaml")?).await?;
     kill("operator").await?;
     hub.fault(&Fault::always("meta-llama", FaultKind::Throttle { bytes_per_second: 1_000_000 })).await?;
     until("a download under way", || async { status(world, &[ModelStatus::ModelDownloading]).await }).await?;

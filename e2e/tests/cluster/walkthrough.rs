@@ -86,14 +86,14 @@ async fn documented_steps(world: &World) -> Result<()> {
     world.hub.clear_requests("meta-llama").await?;
     label(NODE).await?;
     // "Enable Local Model Cache", "Configure Local Model Download Job Namespace"
-    apply(&config_map(world.setup)?).await?;
-    apply(&object(world.setup, "hf-secret.yaml")?).await?;
-    apply(&object(world.setup, "cluster-storage-container.yaml")?).await?;
+    apply(&config_map(&world.setup.image)?).await?;
+    apply(&object(&world.setup.image, "hf-secret.yaml")?).await?;
+    apply(&object(&world.setup.image, "cluster-storage-container.yaml")?).await?;
     // "Create the LocalModelNodeGroup"
-    apply(&object(world.setup, "local-model-node-group.yaml")?).await?;
+    apply(&object(&world.setup.image, "local-model-node-group.yaml")?).await?;
     printed("get-daemonset.txt", &["get", "daemonset", "-n", "kserve", "workers-agent"]).await?;
     // "Create the LocalModelCache"
-    apply(&object(world.setup, "local-model-cache.yaml")?).await?;
+    apply(&object(&world.setup.image, "local-model-cache.yaml")?).await?;
     printed("get-job.txt", &["get", "jobs", &format!("{CACHE}-{NODE}"), "-n", JOBS]).await?;
     printed("get-pvc.txt", &["get", "pvc", CACHE, "-n", JOBS]).await?;
     // "Check the LocalModelCache Status"
