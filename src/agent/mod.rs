@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::Client;
+use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
 
 use crate::api::source::storage_key;
@@ -25,6 +25,7 @@ use crate::api::{LocalModelNode, ModelEntry};
 use crate::config::Config;
 use crate::error::Error;
 use crate::live_config::LiveConfig;
+use crate::plan::names::MEMBER_OF;
 use crate::plan::pass::{self, JobView, Said, View};
 use crate::{plan, telemetry};
 use disk::{Disk, Scan};
@@ -148,6 +149,10 @@ impl Agent {
             );
             return Ok(None);
         };
+        if !is_member(&local, &self.settings.group) {
+            tracing::debug!(node = self.settings.node, "the node has left this group: its files stay");
+            return Ok(None);
+        }
         let entries = self.own_entries(&local).await?;
         let (unwritable, scan) = self.look().await?;
         self.report(&scan);
@@ -223,4 +228,10 @@ impl Agent {
         }
         Ok(group)
     }
+}
+
+/// Whether the operator counts the node to this group. It takes the group away in the same write as the
+/// entries, so that an agent that is about to be ended does not erase what a node may come back to (N5).
+fn is_member(local: &LocalModelNode, group: &str) -> bool {
+    local.annotations().get(MEMBER_OF).is_some_and(|groups| groups.split(',').any(|of| of == group))
 }

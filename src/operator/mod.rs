@@ -7,8 +7,8 @@ mod caches;
 mod context;
 mod events;
 mod node_groups;
-mod settings;
 mod nodes;
+mod settings;
 mod stores;
 mod volumes;
 

@@ -88,7 +88,8 @@ async fn agents(
     if let (image, Some(replaced)) = agent_image(&config, &context.image)
         && written
     {
-        let note = format!("localModelAgentImage {replaced} cannot run as this agent: {image} takes its place");
+        let note =
+            format!("localModelAgentImage {replaced} cannot run as this agent: {image} takes its place");
         context.events.warn(group.object_ref(&()), "AgentImageReplaced", note).await;
     }
     Ok(())

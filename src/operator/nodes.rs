@@ -19,7 +19,7 @@ use crate::api::node::LocalModelNodeSpec;
 use crate::api::{LocalModelNode, LocalModelNodeGroup, ModelEntry};
 use crate::error::{Doing, Error};
 use crate::plan::entries::{self, PlannedCache};
-use crate::plan::names::{MANAGED_BY, MANAGER};
+use crate::plan::names::{MANAGED_BY, MANAGER, MEMBER_OF};
 
 pub(super) async fn run(context: Arc<Context>) {
     let stores = &context.stores;
@@ -52,8 +52,9 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     let labels = entries::warm_labels(&node, &groups, &caches, &entries, status);
 
     let api: Api<LocalModelNode> = Api::all(context.client.clone());
-    if entries::is_member(&node, &groups) {
-        let wanted = local_node(&node, entries);
+    let member_of = entries::groups_of_node(&node, &groups);
+    if !member_of.is_empty() {
+        let wanted = local_node(&node, entries, &member_of);
         // The list holds what is wanted and nothing else, additions of others included.
         let same = local.as_deref().filter(|local| local.spec == wanted.spec);
         apply::apply(&api, &wanted, same).await?;
@@ -64,9 +65,10 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     Ok(Action::await_change())
 }
 
-fn local_node(node: &Node, entries: Vec<ModelEntry>) -> LocalModelNode {
+fn local_node(node: &Node, entries: Vec<ModelEntry>, member_of: &[String]) -> LocalModelNode {
     let mut local = LocalModelNode::new(&node.name_any(), LocalModelNodeSpec { local_models: entries });
     local.metadata.labels = Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into());
+    local.metadata.annotations = Some([(MEMBER_OF.to_owned(), member_of.join(","))].into());
     local.metadata.owner_references = node.owner_ref(&()).map(|owner| vec![owner]);
     local
 }

@@ -103,7 +103,8 @@ pub struct Happening {
 
 /// What a change of the status tells: copies that are complete or failed, and problems that are new.
 pub fn happenings(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
-    let changed = after.node_status.iter().filter(|(node, phase)| before.node_status.get(*node) != Some(phase));
+    let changed =
+        after.node_status.iter().filter(|(node, phase)| before.node_status.get(*node) != Some(phase));
     let copies = changed.filter_map(|(node, phase)| {
         let detail = after.nodes.get(node);
         let (reason, message) =
@@ -119,7 +120,8 @@ pub fn happenings(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
         Some(Happening { warning, reason: reason.into(), note, node: Some(node.clone()) })
     });
     let is_new = |c: &&Condition| {
-        c.type_ != conditions::READY && !before.conditions.iter().any(|b| b.type_ == c.type_ && b.message == c.message)
+        c.type_ != conditions::READY
+            && !before.conditions.iter().any(|b| b.type_ == c.type_ && b.message == c.message)
     };
     let problems = after.conditions.iter().filter(is_new);
     copies

@@ -33,9 +33,12 @@ impl<'a> From<&'a LocalModelCache> for PlannedCache<'a> {
     }
 }
 
-/// Whether the node belongs to any group, and so has a `LocalModelNode` (N1).
-pub fn is_member(node: &Node, groups: &[&LocalModelNodeGroup]) -> bool {
-    groups.iter().any(|group| selector::matches(group.spec.node_selector(), node))
+/// The groups that the node belongs to, sorted. A node of any group has a `LocalModelNode` (N1).
+pub fn groups_of_node(node: &Node, groups: &[&LocalModelNodeGroup]) -> Vec<String> {
+    let of_node = groups.iter().filter(|group| selector::matches(group.spec.node_selector(), node));
+    let mut names: Vec<String> = of_node.map(|group| group.name_any()).collect();
+    names.sort();
+    names
 }
 
 /// The group through which a node keeps a cache: the first of the cache's groups that the node

@@ -18,6 +18,9 @@ pub const NODE_GROUP: &str = "localmodel.kserve.io/node-group";
 pub const STORAGE_KEY: &str = "localmodel.kserve.io/storage-key";
 /// The annotation that holds a digest of the manifest that was last applied.
 pub const APPLIED: &str = "localmodel.kserve.io/applied";
+/// The annotation of a `LocalModelNode` that names the node's groups, divided by commas. An agent whose
+/// group is not among them touches nothing: its node has left, and the files stay (N5).
+pub const MEMBER_OF: &str = "localmodel.kserve.io/member-of";
 /// KServe's label of a download Job: the cache's name.
 pub const JOB_MODEL: &str = "model";
 /// KServe's label of a download Job: the node's name.

@@ -10,19 +10,6 @@ use localmodel_e2e::world::{WORKERS, World, beside_others};
 use localmodel_hub::{Fault, FaultKind};
 
 #[tokio::test]
-async fn a_deleted_cache_leaves_neither_job_volume_status_nor_byte() {
-    beside_others("gone", |world| async move {
-        world.group().await?;
-        world.join(WORKERS[0]).await?;
-        world.cache("m", &world.model("m").await?).await?;
-        world.until_available("m", 1, 1).await?;
-        delete(&world).await?;
-        nothing_is_left(&world, WORKERS[0]).await
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn a_cache_deleted_while_its_job_runs_leaves_nothing_either() {
     beside_others("midway", |world| async move {
         world.group().await?;
@@ -59,7 +46,7 @@ async fn a_cache_made_anew_under_the_same_name_becomes_warm() {
 }
 
 #[tokio::test]
-async fn a_folder_that_two_caches_share_stays_until_the_last_one_goes() {
+async fn a_deleted_cache_leaves_nothing_but_what_another_one_shares_with_it() {
     beside_others("share", |world| async move {
         world.group().await?;
         world.join(WORKERS[1]).await?;

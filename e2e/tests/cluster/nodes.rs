@@ -25,40 +25,29 @@ async fn a_second_worker_is_warmed_by_its_label_alone() {
 }
 
 #[tokio::test]
-async fn a_node_that_leaves_and_comes_back_downloads_nothing() {
-    beside_others("flap", |world| async move {
+async fn neither_an_agent_that_restarts_nor_a_node_that_comes_back_downloads_anything() {
+    beside_others("back", |world| async move {
         world.group().await?;
-        world.join(WORKERS[1]).await?;
+        world.join(WORKERS[0]).await?;
         world.cache("m", &world.model("m").await?).await?;
         world.until_available("m", 1, 1).await?;
-        world.leave(WORKERS[1]).await?;
+        world.hub.clear_requests("back/").await?;
+
+        let agent = "localmodel.kserve.io/node-group=back,app.kubernetes.io/name=localmodel-agent";
+        kubectl(&["delete", "pod", "-n", "kserve", "-l", agent, "--wait"]).await?;
+        kubectl(&["rollout", "status", "-n", "kserve", "daemonset/back-agent", "--timeout=60s"]).await?;
+        world.until_status(WORKERS[0], "m", ModelDownloaded).await?;
+
+        world.leave(WORKERS[0]).await?;
         until("a status without the node", || async {
             let cache = world.get("m").await?;
             Ok(cache.filter(|cache| cache.status.as_ref().is_some_and(|s| s.node_status.is_empty())))
         })
         .await?;
-        world.hub.clear_requests("flap/").await?;
-        world.join(WORKERS[1]).await?;
-        world.until_available("m", 1, 1).await?;
-        ensure!(world.hub.requests("flap/").await?.is_empty(), "the hub was asked again");
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn an_agent_that_restarts_downloads_nothing() {
-    beside_others("restart", |world| async move {
-        world.group().await?;
         world.join(WORKERS[0]).await?;
-        world.cache("m", &world.model("m").await?).await?;
         world.until_available("m", 1, 1).await?;
-        world.hub.clear_requests("restart/").await?;
-        let of_group = "localmodel.kserve.io/node-group=restart,app.kubernetes.io/name=localmodel-agent";
-        kubectl(&["delete", "pod", "-n", "kserve", "-l", of_group, "--wait"]).await?;
-        kubectl(&["rollout", "status", "-n", "kserve", "daemonset/restart-agent", "--timeout=60s"]).await?;
-        world.until_status(WORKERS[0], "m", ModelDownloaded).await?;
-        ensure!(world.hub.requests("restart/").await?.is_empty(), "the hub was asked again");
+        let asked = world.hub.requests("back/").await?;
+        ensure!(asked.is_empty(), "the hub was asked again: {asked:?}");
         Ok(())
     })
     .await;
