@@ -119,6 +119,8 @@ impl Config {
             config.job_namespace = Self::default().job_namespace;
         }
         config.pass_interval_seconds = config.pass_interval_seconds.max(1);
+        // A Job that went at once could tell no agent how it ended.
+        config.job_ttl_seconds = config.job_ttl_seconds.max(60);
         let initializer: StorageInitializer = parse("storageInitializer", section("storageInitializer"))?;
         config.storage_initializer_image = initializer.image.filter(|image| !image.is_empty());
         Ok(config)

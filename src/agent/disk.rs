@@ -128,6 +128,9 @@ impl Disk {
     pub(super) fn adopt(&self, key: &str, source: &str) -> Result<(), Error> {
         let path = self.path(INCOMING, key);
         let doing = || format!("writing the manifest of {}", path.display());
+        if is_complete(&path) {
+            return Ok(()); // the downloader's own came meanwhile, and says more
+        }
         let manifest = adopt::manifest(&path, source).doing(doing)?;
         manifest.write(&path).map_err(io::Error::other).doing(doing)
     }
@@ -226,6 +229,9 @@ fn link_good_files(manifest: &Manifest, model: &Path, incoming: &Path) -> io::Re
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+    }
+    if manifest.adopted {
+        return Ok(()); // it pins no commit: what comes may rightly differ
     }
     manifest.write(incoming).map_err(io::Error::other)
 }

@@ -154,9 +154,10 @@ impl Agent {
             return Ok(None);
         }
         let entries = self.own_entries(&local).await?;
+        // The Jobs first: one that ends during the look must not be told from an old look.
+        let jobs: Vec<JobView> = sources.jobs(&self.settings.group);
         let (unwritable, scan) = self.look().await?;
         self.report(&scan);
-        let jobs: Vec<JobView> = sources.jobs(&self.settings.group);
         let before = match &self.said {
             Some(said) => said.clone(),
             None => local.status.as_ref().map(plan::local_status::said).unwrap_or_default(),
@@ -185,8 +186,11 @@ impl Agent {
     async fn look(&self) -> Result<(Option<pass::Problem>, Scan), Error> {
         let disk = self.disk.clone();
         work::off_the_loop(move || {
-            let problem = disk.problem();
-            disk.scan().map(|scan| (problem, scan))
+            match (disk.problem(), disk.scan()) {
+                // Where nothing can be read either, the problem is still to be told.
+                (Some(problem), Err(_)) => Ok((Some(problem), Scan::default())),
+                (problem, scan) => scan.map(|scan| (problem, scan)),
+            }
         })
         .await
     }

@@ -6,14 +6,14 @@ use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Resource};
 
 use super::sources::Sources;
-use super::{Agent, sources};
+use super::{Agent, is_member, sources};
 use crate::api::source::storage_key;
 use crate::api::{ClusterStorageContainer, LocalModelNode, ModelEntry};
 use crate::config::Config;
 use crate::error::{Doing, Error};
 use crate::plan::job::{self, Download};
 use crate::plan::names::{self, MANAGER, STORAGE_KEY};
-use crate::plan::pass::Action;
+use crate::plan::pass::{self, Action};
 
 /// Runs what waits for a disk where it holds up nobody else.
 pub(super) async fn off_the_loop<T: Send + 'static>(
@@ -36,19 +36,33 @@ impl Agent {
         config: &Config,
     ) -> Result<(), Error> {
         let mut result = Ok(());
+        let mut disk_changed = false;
         for action in actions {
             match self.act(action, entries, local, sources, config).await {
-                Ok(()) => tracing::info!(?action, "done"),
+                Ok(()) => {
+                    disk_changed |= !matches!(action, Action::DeleteJob(_) | Action::Download(_));
+                    tracing::info!(?action, "done");
+                }
                 Err(error) if result.is_ok() => result = Err(error),
                 Err(error) => tracing::warn!(?action, %error, "failed"),
             }
         }
-        let changes_the_disk =
-            |action: &Action| !matches!(action, Action::DeleteJob(_) | Action::Download(_));
-        if actions.iter().any(changes_the_disk) {
+        if disk_changed {
             self.wake.notify_one(); // the disk tells nobody that it changed
         }
         result
+    }
+
+    /// Whether a folder is still nobody's: actions before this one may have taken minutes, in which a
+    /// cache may have come back.
+    fn may_erase(&self, key: &str, sources: &Sources, unless_wanted: bool) -> bool {
+        let Some(local) = sources.local_node().filter(|local| is_member(local, &self.settings.group)) else {
+            return false;
+        };
+        let wanted = local.spec.local_models.iter().any(|entry| storage_key(&entry.source_model_uri) == key);
+        let busy =
+            sources.jobs(&self.settings.group).iter().any(|job| job.key == key && pass::is_active(job));
+        !busy && !(unless_wanted && wanted)
     }
 
     async fn act(
@@ -75,8 +89,13 @@ impl Agent {
                 off_the_loop(move || disk.adopt(&key, &source)).await
             }
             Action::Place(key) => off_the_loop(move || disk.place(&key)).await,
-            Action::EraseIncoming(key) => off_the_loop(move || disk.erase_incoming(&key)).await,
-            Action::EraseModel(key) => off_the_loop(move || disk.erase_model(&key)).await,
+            Action::EraseIncoming(key) if self.may_erase(&key, sources, false) => {
+                off_the_loop(move || disk.erase_incoming(&key)).await
+            }
+            Action::EraseModel(key) if self.may_erase(&key, sources, true) => {
+                off_the_loop(move || disk.erase_model(&key)).await
+            }
+            Action::EraseIncoming(_) | Action::EraseModel(_) => Ok(()),
         }
     }
 
@@ -137,7 +156,7 @@ impl Agent {
                 let there = jobs.get_opt(name).await.doing(|| format!("reading Job {name}"))?;
                 let download_of = |job: &Job| {
                     let labels = job.metadata.labels.clone().unwrap_or_default();
-                    [STORAGE_KEY, names::JOB_NODE].map(|label| labels.get(label).cloned())
+                    [STORAGE_KEY, names::JOB_NODE, names::NODE_GROUP].map(|label| labels.get(label).cloned())
                 };
                 Ok(there.is_none_or(|there| download_of(&there) == download_of(&wanted)))
             }

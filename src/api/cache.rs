@@ -158,9 +158,6 @@ impl CacheStatus {
 /// What a node says of a copy (KServe's values, the empty one included).
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum NodeStatus {
-    /// No statement; KServe allows it, nothing of ours writes it.
-    #[serde(rename = "")]
-    Unknown,
     /// The node is planned but not ready.
     NodeNotReady,
     /// The download has not begun.
@@ -171,6 +168,9 @@ pub enum NodeStatus {
     NodeDownloaded,
     /// The download failed.
     NodeDownloadError,
+    /// No statement; KServe allows it, nothing of ours writes it. Values of a later KServe are read as it.
+    #[serde(rename = "", other)]
+    Unknown,
 }
 
 /// Counts of copies; a zero is left out.

@@ -90,9 +90,6 @@ impl LocalModelNodeStatus {
 /// The phase of a model on a node (KServe's values, the empty one included).
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum ModelStatus {
-    /// No statement; KServe allows it, nothing of ours writes it.
-    #[serde(rename = "")]
-    Unknown,
     /// The download has not begun.
     ModelDownloadPending,
     /// The download is under way.
@@ -101,6 +98,9 @@ pub enum ModelStatus {
     ModelDownloaded,
     /// The download failed.
     ModelDownloadError,
+    /// No statement; KServe allows it, nothing of ours writes it. Values of a later KServe are read as it.
+    #[serde(rename = "", other)]
+    Unknown,
 }
 
 /// One model in detail.

@@ -243,3 +243,11 @@ fn every_bad_object_is_refused_with_the_words_in_its_first_line() {
         assert!(refusals.iter().any(|message| message.contains(expected)), "{path}: {refusals:?}");
     }
 }
+
+#[test]
+fn a_status_value_of_a_later_kserve_does_not_make_a_cache_unreadable() {
+    let mut cache = documented_cache();
+    cache["status"] = json!({"nodeStatus": {"n": "NodeTakingANap"}});
+    let cache: LocalModelCache = serde_json::from_value(cache).unwrap();
+    assert_eq!(cache.status.unwrap().node_status["n"], super::cache::NodeStatus::Unknown);
+}

@@ -13,7 +13,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
-use super::context::{Context, retry};
+use super::context::{Context, RECHECK, retry};
 use super::stores::{Stores, Touched, all};
 use super::volumes::{Obstacle, advance};
 use super::{apply, controller_config};
@@ -62,11 +62,13 @@ async fn reconcile(cache: Arc<LocalModelCache>, context: Arc<Context>) -> Result
     }
     let mut problems = Vec::new();
     let volumes = volumes(&cache, &context, &mut problems).await;
+    let blocked = !problems.is_empty();
     if let Err(error) = &volumes {
         problems.push(Statement::problem("VolumesFailed", error.to_string()));
     }
     status(&cache, &context, problems).await?;
-    volumes.map(|()| Action::await_change())
+    // What stands in the way may be somebody else's, whose end no watch of ours tells.
+    volumes.map(|()| if blocked { Action::requeue(RECHECK) } else { Action::await_change() })
 }
 
 /// The download volumes in each group that exists; a group that does not is a problem of its own (C5).

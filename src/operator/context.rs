@@ -84,9 +84,12 @@ pub(super) async fn own_image(client: &Client, settings: &Settings) -> Result<St
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.namespace);
     let pod = pods.get(name).await.doing(|| format!("reading the operator's own pod {name}"))?;
-    let image = pod.spec.and_then(|spec| spec.containers.into_iter().next()).and_then(|c| c.image);
-    image.ok_or_else(|| Error::Setup(format!("pod {name} names no image")))
+    let image = pod.spec.and_then(|spec| spec.containers.into_iter().find(|c| c.name == "operator")?.image);
+    image.ok_or_else(|| Error::Setup(format!("pod {name} has no container named operator")))
 }
+
+/// When an object that something stands in the way of is looked at again.
+pub(super) const RECHECK: Duration = Duration::from_secs(20);
 
 /// When a failed reconcile is tried again: at once where another write came between, else later.
 pub(super) fn retry(error: &Error, object: &str) -> Action {

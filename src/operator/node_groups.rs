@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 
-use super::context::{Context, retry};
+use super::context::{Context, RECHECK, retry};
 use super::stores::{Stores, Touched, all};
 use super::volumes::{Obstacle, advance};
 use super::{apply, controller_config};
@@ -50,11 +50,13 @@ async fn reconcile(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Re
     }
     let mut problems = agent::problems(&group);
     let result = if problems.is_empty() { agents(&group, &context, &mut problems).await } else { Ok(()) };
+    let blocked = !problems.is_empty();
     if let Err(error) = &result {
         problems.push(Statement::problem("AgentNotApplied", error.to_string()));
     }
     status(&group, &context, problems).await?;
-    result.map(|()| Action::await_change())
+    // What stands in the way may be somebody else's, whose end no watch of ours tells.
+    result.map(|()| if blocked { Action::requeue(RECHECK) } else { Action::await_change() })
 }
 
 /// The agents' volumes and their `DaemonSet`.
@@ -123,7 +125,13 @@ async fn status(
     match apply::patch_status(&api, group, &before, &wanted).await {
         Ok(Some(kept)) if kept["conditions"].is_null() => context.plain_groups.set("LocalModelNodeGroup"),
         // KServe's definition of groups has no status subresource.
-        Err(error) if error.code() == Some(404) => context.plain_groups.set("LocalModelNodeGroup"),
+        Err(error) if error.code() == Some(404) => {
+            let name = group.name_any();
+            let there = api.get_opt(&name).await.doing(|| format!("reading LocalModelNodeGroup {name}"))?;
+            if there.is_some_and(|there| there.metadata.uid == group.metadata.uid) {
+                context.plain_groups.set("LocalModelNodeGroup");
+            }
+        }
         Err(error) => return Err(error),
         Ok(_) => {}
     }

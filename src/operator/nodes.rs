@@ -47,13 +47,18 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     let caches: Vec<PlannedCache> = caches.iter().map(|cache| PlannedCache::from(&**cache)).collect();
     let local = stores.local_nodes.store.get(&ObjectRef::new(&node.name_any()));
     let before = local.as_ref().map(|l| l.spec.local_models.as_slice()).unwrap_or_default();
-    let entries = entries::entries(&node, &groups, &caches, before, stores.config().enabled);
+    let enabled = stores.config().enabled;
+    let entries = entries::entries(&node, &groups, &caches, before, enabled);
     let status = local.as_ref().and_then(|l| l.status.as_ref());
     let labels = entries::warm_labels(&node, &groups, &caches, &entries, status);
 
     let api: Api<LocalModelNode> = Api::all(context.client.clone());
     let member_of = entries::groups_of_node(&node, &groups);
     if !member_of.is_empty() {
+        if local.is_none() && !enabled {
+            // Nobody knows any more what was planned here, and an empty list would erase it (C9).
+            return Ok(Action::await_change());
+        }
         let wanted = local_node(&node, entries, &member_of);
         // The list holds what is wanted and nothing else, additions of others included.
         let same = local.as_deref().filter(|local| local.spec == wanted.spec);

@@ -81,8 +81,17 @@ fn in_words_of_the_kubelet(ended: &ContainerStateTerminated) -> Problem {
     let reason = ended.reason.as_deref().filter(|reason| *reason != "Error").unwrap_or("DownloadFailed");
     let last = ended.message.as_deref().and_then(|text| text.trim().lines().last()).unwrap_or_default();
     let code = format!("the download container ended with exit code {}", ended.exit_code);
-    let words = if last.is_empty() { code } else { format!("{code}: {last}") };
+    let words = if last.is_empty() { code } else { format!("{code}: {}", without_queries(last)) };
     Problem::new(reason, words)
+}
+
+/// The text without the queries of its URLs: another initializer may log one that is signed.
+fn without_queries(text: &str) -> String {
+    let words = text.split(' ').map(|word| match word.split_once('?') {
+        Some((url, _)) if url.contains("://") => url,
+        _ => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// What a pod waits for, when that needs somebody to act.

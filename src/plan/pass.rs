@@ -176,7 +176,7 @@ fn erase(view: &View, outcome: &mut Outcome) {
 }
 
 /// A Job whose pod may still write.
-fn is_active(job: &JobView) -> bool {
+pub fn is_active(job: &JobView) -> bool {
     job.deleting || matches!(job.phase, JobPhase::Pending(_) | JobPhase::Running)
 }
 

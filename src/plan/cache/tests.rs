@@ -143,3 +143,28 @@ fn the_same_look_at_a_later_time_changes_nothing() {
     });
     assert_eq!(later, first);
 }
+
+#[test]
+fn an_event_is_told_for_each_copy_that_ends_and_each_new_problem_and_never_twice() {
+    let missing = Statement::problem(NODE_GROUP_NOT_FOUND, "LocalModelNodeGroup g does not exist");
+    let empty = CacheStatus::default();
+    let failed = json!({"reason": "TokenInvalid", "message": "the token is invalid"});
+    let error = of(&[(node("n"), local("ModelDownloadError", &failed))], &[missing], true);
+    let told = happenings(&empty, &error);
+    let told: Vec<_> = told.iter().map(|h| (h.warning, h.reason.as_str(), h.note.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (true, "TokenInvalid", "on n: the token is invalid"),
+            (true, NODE_GROUP_NOT_FOUND, "LocalModelNodeGroup g does not exist"),
+        ]
+    );
+    assert_eq!(happenings(&error, &error), []);
+    let done = of(&[(node("n"), local("ModelDownloaded", &json!({})))], &[], true);
+    let told = happenings(&error, &done);
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (told[0].warning, told[0].reason.as_str(), told[0].node.as_deref()),
+        (false, "Downloaded", Some("n"))
+    );
+}

@@ -162,3 +162,9 @@ fn a_pending_job_says_what_somebody_must_do() {
         assert_eq!(phase_of(&json!({"active": 1}), &[pod(1, &status)]), expected);
     }
 }
+
+#[test]
+fn a_signed_url_in_another_initializers_last_words_loses_its_query() {
+    let words = without_queries("GET https://cdn.example.com/m?Signature=secret failed: why?");
+    assert_eq!(words, "GET https://cdn.example.com/m failed: why?");
+}
