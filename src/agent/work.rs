@@ -62,7 +62,8 @@ impl Agent {
         let wanted = local.spec.local_models.iter().any(|entry| storage_key(&entry.source_model_uri) == key);
         let busy =
             sources.jobs(&self.settings.group).iter().any(|job| job.key == key && pass::is_active(job));
-        !busy && !(unless_wanted && wanted)
+        let needed = unless_wanted && wanted;
+        !busy && !needed
     }
 
     async fn act(

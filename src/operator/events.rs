@@ -31,7 +31,7 @@ impl Events {
         let mut note = happening.note;
         note.truncate(note.floor_char_boundary(NOTE_MAX));
         // The same fact on another node is another Event, not a repetition of the first.
-        let node = happening.node.map(|name| ObjectReference {
+        let related = happening.node.map(|name| ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Node".into()),
             name: Some(name),
@@ -42,7 +42,7 @@ impl Events {
             reason: happening.reason,
             note: Some(note),
             action: "Cache".into(),
-            secondary: node,
+            secondary: related,
         };
         if let Err(error) = self.recorder.publish(&event, &on).await {
             tracing::warn!(object = on.name, reason = event.reason, %error, "an Event could not be sent");
