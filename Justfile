@@ -1,7 +1,7 @@
 # Shows what there is to run.
 [private]
 default:
-    @just --list --unsorted
+    @{{ just_executable() }} --list --unsorted
 
 # Warms the documented model on a real cluster and tells it as a story
 demo: build
