@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use kube::{Api, Client};
 use localmodel::api::LocalModelCache;
 use localmodel_e2e::command::{apply, kubectl, on_node};
@@ -61,9 +61,11 @@ async fn group_and_cache(setup: &Setup) -> Result<()> {
     label(NODE).await?;
     applied(setup, "local-model-node-group.yaml").await?;
     say("An agent starts on each node that matches:");
-    kubectl(&["rollout", "status", "-n", "kserve", "daemonset/workers-agent", "--timeout=90s"])
-        .await
-        .context("the agents")?;
+    until("the agents", || async {
+        let rollout = ["rollout", "status", "-n", "kserve", "daemonset/workers-agent", "--timeout=30s"];
+        kubectl(&rollout).await.map(Some)
+    })
+    .await?;
     show(&["get", "daemonset", "-n", "kserve", "workers-agent"]).await?;
     chapter("Create the cache", "Which model. The agent downloads it with a Job.");
     applied(setup, "local-model-cache.yaml").await?;
