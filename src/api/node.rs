@@ -21,7 +21,6 @@ use super::cache::StorageSpec;
     shortname = "lmn",
     status = "LocalModelNodeStatus",
     derive = "PartialEq",
-    printcolumn = r#"{"name":"Models","type":"string","jsonPath":".spec.localModels[*].modelName"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]

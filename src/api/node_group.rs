@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     printcolumn = r#"{"name":"Limit","type":"string","jsonPath":".spec.storageLimit"}"#,
     printcolumn = r#"{"name":"Path","type":"string","jsonPath":".spec.persistentVolumeSpec.local.path"}"#,
-    printcolumn = r#"{"name":"Used","type":"string","jsonPath":".status.used"}"#,
     printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]

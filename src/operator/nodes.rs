@@ -9,17 +9,16 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, retry};
 use super::stores::{Stores, Touched, all};
 use super::{apply, controller_config};
-use crate::api::node::LocalModelNodeSpec;
-use crate::api::{LocalModelNode, LocalModelNodeGroup, ModelEntry};
+use crate::api::{LocalModelNode, LocalModelNodeGroup};
 use crate::error::{Doing, Error};
 use crate::plan::entries::{self, PlannedCache};
-use crate::plan::names::{MANAGED_BY, MANAGER, MEMBER_OF};
+use crate::plan::names::{MANAGED_BY, MANAGER};
 
 pub(super) async fn run(context: Arc<Context>) {
     let stores = &context.stores;
@@ -59,7 +58,7 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
             // Nobody knows any more what was planned here, and an empty list would erase it (C9).
             return Ok(Action::await_change());
         }
-        let wanted = local_node(&node, entries, &member_of);
+        let wanted = entries::local_model_node(&node, entries, &member_of);
         // The list holds what is wanted and nothing else, additions of others included.
         let same = local.as_deref().filter(|local| local.spec == wanted.spec);
         apply::apply(&api, &wanted, same).await?;
@@ -68,14 +67,6 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     }
     label(&node, &context, &labels).await?;
     Ok(Action::await_change())
-}
-
-fn local_node(node: &Node, entries: Vec<ModelEntry>, member_of: &[String]) -> LocalModelNode {
-    let mut local = LocalModelNode::new(&node.name_any(), LocalModelNodeSpec { local_models: entries });
-    local.metadata.labels = Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into());
-    local.metadata.annotations = Some([(MEMBER_OF.to_owned(), member_of.join(","))].into());
-    local.metadata.owner_references = node.owner_ref(&()).map(|owner| vec![owner]);
-    local
 }
 
 fn is_ours(local: &LocalModelNode) -> bool {

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 
 use super::names::{self, CacheKey};
 use super::selector;
-use crate::api::node::{LocalModelNodeStatus, ModelEntry};
+use crate::api::node::{LocalModelNodeSpec, LocalModelNodeStatus, ModelEntry};
 use crate::api::source::{is_storage_key, storage_key};
-use crate::api::{CacheSpec, LocalModelCache, LocalModelNodeGroup, ModelStatus};
+use crate::api::{CacheSpec, LocalModelCache, LocalModelNode, LocalModelNodeGroup, ModelStatus};
 
 /// A cache as the plan sees it.
 #[derive(Clone, Debug)]
@@ -86,6 +86,15 @@ fn entry(cache: &PlannedCache, group: &str) -> ModelEntry {
         service_account_name: cache.spec.service_account_name.clone(),
         storage: cache.spec.storage.clone(),
     }
+}
+
+/// The node's object: its list, and the groups that it belongs to.
+pub fn local_model_node(node: &Node, entries: Vec<ModelEntry>, member_of: &[String]) -> LocalModelNode {
+    let mut local = LocalModelNode::new(&node.name_any(), LocalModelNodeSpec { local_models: entries });
+    local.metadata.labels = Some([(names::MANAGED_BY.to_owned(), names::MANAGER.to_owned())].into());
+    local.metadata.annotations = Some([(names::MEMBER_OF.to_owned(), member_of.join(","))].into());
+    local.metadata.owner_references = node.owner_ref(&()).map(|owner| vec![owner]);
+    local
 }
 
 /// The labels that say which copies are complete on a node, group by storage key (N2).

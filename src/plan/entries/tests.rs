@@ -158,3 +158,13 @@ fn a_node_is_ready_when_its_kubelet_says_so() {
     assert!(!is_ready(&not_ready(node("n"))));
     assert!(!is_ready(&Node::default()));
 }
+
+#[test]
+fn the_documented_nodes_object_is_as_reviewed() {
+    let mut node = node("kind-worker");
+    node.metadata.uid = Some("5d5a".into());
+    let groups = [group()];
+    let entries = planned(&node, &groups, &[cache()], &[], true);
+    let local = local_model_node(&node, entries, &groups_of_node(&node, &[&groups[0]]));
+    insta::assert_snapshot!(serde_saphyr::to_string(&local).unwrap());
+}
