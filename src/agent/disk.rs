@@ -16,12 +16,9 @@ use crate::download::manifest::{Manifest, is_complete};
 use crate::download::store::{Found, Store};
 use crate::error::{Doing, Error};
 use crate::plan::local_status::Usage;
+use crate::plan::names::{INCOMING, MODELS, NAMESPACES};
 use crate::plan::pass::{Folder, Inventory, Problem};
 
-const MODELS: &str = "models";
-const INCOMING: &str = "incoming";
-/// The folder of namespace caches.
-const NAMESPACES: &str = "namespaces";
 /// The group may write too: Jobs may run under another user of the same group.
 const FOLDER_MODE: u32 = 0o2775;
 

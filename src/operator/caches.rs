@@ -41,7 +41,8 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelCache>
         Touched::All | Touched::Group(_) | Touched::Node(_) | Touched::LocalNode(_) => {
             all(&stores.caches.store)
         }
-        Touched::Cache(name) => vec![ObjectRef::new(name)],
+        Touched::Cache(CacheKey { namespace: None, name }) => vec![ObjectRef::new(name)],
+        Touched::Cache(_) => Vec::new(),
         Touched::Owned { cache: Some(label), .. } => {
             let of = |cache: &LocalModelCache| names::label_value(&cache.name_any()) == *label;
             stores.caches.store.state_filter(of).iter().map(|cache| ObjectRef::from_obj(&**cache)).collect()

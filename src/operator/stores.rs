@@ -14,11 +14,11 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::broadcast;
 
-use crate::api::{LocalModelCache, LocalModelNode, LocalModelNodeGroup};
+use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup};
 use crate::config::{Config, ConfigError};
 use crate::live_config::LiveConfig;
 use crate::plan::entries::is_ready;
-use crate::plan::names::{self, MANAGED_BY, MANAGER};
+use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER};
 use crate::watch::{Change, Watch, watch};
 
 /// What may have changed.
@@ -26,8 +26,8 @@ use crate::watch::{Change, Watch, watch};
 pub(super) enum Touched {
     /// The settings, or a whole kind.
     All,
-    /// A cluster cache.
-    Cache(String),
+    /// A cache.
+    Cache(CacheKey),
     /// A node group.
     Group(String),
     /// A node's labels or readiness.
@@ -47,6 +47,7 @@ pub(super) enum Touched {
 #[derive(Debug)]
 pub(super) struct Stores {
     pub(super) caches: Watch<LocalModelCache>,
+    pub(super) namespace_caches: Watch<LocalModelNamespaceCache>,
     pub(super) groups: Watch<LocalModelNodeGroup>,
     pub(super) local_nodes: Watch<LocalModelNode>,
     pub(super) nodes: Watch<Node>,
@@ -67,7 +68,14 @@ impl Stores {
             caches: watch(
                 Api::all(client.clone()),
                 all(),
-                tell(&news, |c: &LocalModelCache| Touched::Cache(c.name_any())),
+                tell(&news, |c: &LocalModelCache| Touched::Cache(CacheKey::cluster(c.name_any()))),
+            ),
+            namespace_caches: watch(
+                Api::all(client.clone()),
+                all(),
+                tell(&news, |c: &LocalModelNamespaceCache| {
+                    Touched::Cache(CacheKey { namespace: c.namespace(), name: c.name_any() })
+                }),
             ),
             groups: watch(
                 Api::all(client.clone()),
@@ -108,6 +116,7 @@ impl Stores {
     pub(super) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         self.caches.name_if_unfilled(&mut missing);
+        self.namespace_caches.name_if_unfilled(&mut missing);
         self.groups.name_if_unfilled(&mut missing);
         self.local_nodes.name_if_unfilled(&mut missing);
         self.nodes.name_if_unfilled(&mut missing);

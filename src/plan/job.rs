@@ -17,8 +17,6 @@ use crate::config::Config;
 
 /// The use that a `ClusterStorageContainer` must name to be chosen for a download Job.
 const WORKLOAD: &str = "localModelDownloadJob";
-/// KServe's name of the volume.
-const VOLUME: &str = "kserve-pvc-source";
 
 /// What a Job is made from.
 #[derive(Debug)]
@@ -117,7 +115,7 @@ fn pod(download: &Download, key: &str) -> Value {
         "tolerations": config.pod.tolerations,
         "imagePullSecrets": config.pod.image_pull_secrets,
         "containers": [container],
-        "volumes": [{"name": VOLUME, "persistentVolumeClaim": {
+        "volumes": [{"name": names::MODEL_VOLUME, "persistentVolumeClaim": {
             "claimName": names::download_claim(&cache, download.group, download.first),
         }}],
     });
@@ -134,7 +132,7 @@ fn container(download: &Download, key: &str) -> Value {
         json!(template.unwrap_or_else(|| default_container(download.config, download.own_image)));
     container["args"] = json!([uri, MOUNT_PATH]);
     container["volumeMounts"] =
-        json!([{"name": VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("incoming/{key}")}]);
+        json!([{"name": names::MODEL_VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("{}/{key}", names::INCOMING)}]);
     if container["terminationMessagePolicy"].is_null() {
         container["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     }

@@ -27,10 +27,34 @@ pub const JOB_MODEL: &str = "model";
 pub const JOB_NODE: &str = "node";
 /// KServe's label of a download Job: the namespace of a namespace cache.
 pub const JOB_NAMESPACE: &str = "modelNamespace";
+/// KServe's label of a service, and of its pods, that use a cache: the cache's name (S2).
+pub const SERVICE_MODEL: &str = "internal.serving.kserve.io/localmodel";
+/// KServe's label beside it where the cache is a namespace cache: its namespace (S4).
+pub const SERVICE_NAMESPACE: &str = "internal.serving.kserve.io/localmodel-namespace";
+/// KServe's annotation of such a service: the claim that its pods mount.
+pub const SERVICE_CLAIM: &str = "internal.serving.kserve.io/localmodel-pvc-name";
+/// KServe's annotation of such a service: the cache's source.
+pub const SERVICE_SOURCE: &str = "internal.serving.kserve.io/localmodel-sourceuri";
+/// KServe's annotation with which a service or pod chooses a node group (S3, S10).
+pub const CHOSEN_GROUP: &str = "serving.kserve.io/nodegroup";
+/// The label by which any pod asks for a cache (S10).
+pub const POD_MODEL: &str = "localmodel.kserve.io/model";
+/// The pod annotation that says where the model is mounted; [`MOUNT_PATH`] without it (S10).
+pub const POD_MOUNT_PATH: &str = "localmodel.kserve.io/mount-path";
+/// The pod annotation that names the containers that get the model, divided by commas; all without it (S10).
+pub const POD_CONTAINERS: &str = "localmodel.kserve.io/containers";
+/// The pod annotation that leaves the gate out when it is `false` (S11).
+pub const POD_GATE: &str = "localmodel.kserve.io/gate";
+/// KServe's name of the volume through which a pod reaches a model.
+pub const MODEL_VOLUME: &str = "kserve-pvc-source";
+/// The gate: an init container that waits until the copy on its node is complete (S11).
+pub const GATE_CONTAINER: &str = "localmodel-wait";
 /// What our node labels begin with; a warm node carries `<prefix><storage key>=<group>`.
 pub const WARM_PREFIX: &str = "localmodel.kserve.io/";
 /// The finalizer of a cluster cache (KServe's).
 pub const FINALIZER: &str = "localmodel.kserve.io/finalizer";
+/// The finalizer of a namespace cache (KServe's).
+pub const NAMESPACE_FINALIZER: &str = "localmodelnamespacecache.kserve.io/finalizer";
 /// The ConfigMap with KServe's settings, in the operator's namespace.
 pub const CONFIG_MAP: &str = "inferenceservice-config";
 /// Where agents and Jobs mount a disk.
@@ -39,6 +63,15 @@ pub const MOUNT_PATH: &str = "/mnt/models";
 pub const JOB_CONTAINER: &str = "kserve-localmodel-download";
 /// The service account of agents.
 pub const AGENT_ACCOUNT: &str = "localmodel-agent";
+
+/// The folder of complete copies, below a disk's root or a namespace's.
+pub const MODELS: &str = "models";
+/// The folder that download Jobs write.
+pub const INCOMING: &str = "incoming";
+/// The folder of what the gate reads: `gate/K/status.json` says how the copy fares.
+pub const GATE: &str = "gate";
+/// The folder of namespace caches, below a disk's root; each namespace has its own folder in it.
+pub const NAMESPACES: &str = "namespaces";
 
 /// The longest name of a Job and the longest value of a label.
 const LABEL_MAX: usize = 63;
@@ -59,6 +92,11 @@ impl CacheKey {
     pub fn cluster(name: impl Into<String>) -> Self {
         Self { namespace: None, name: name.into() }
     }
+
+    /// The key of a namespace cache.
+    pub fn namespaced(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: Some(namespace.into()), name: name.into() }
+    }
 }
 
 /// The claim of a cache in the job namespace. The first group's has the cache's own name.
@@ -77,6 +115,16 @@ pub fn download_volume(cache: &CacheKey, group: &str, first: bool) -> String {
         (None, false) => join(&[&cache.name, group, "download"], NAME_MAX),
         (Some(_), _) => download_claim(cache, group, first),
     }
+}
+
+/// The claim through which the services of a namespace read a cache. KServe's pod webhook mounts this name.
+pub fn serving_claim(cache: &CacheKey, group: &str) -> String {
+    join(&[&cache.name, group], NAME_MAX)
+}
+
+/// The volume behind [`serving_claim`], for the services of one namespace.
+pub fn serving_volume(cache: &CacheKey, group: &str, services: &str) -> String {
+    join(&[&cache.name, group, services], NAME_MAX)
 }
 
 /// The `DaemonSet`, claim and volume of a group's agents.
