@@ -3,6 +3,8 @@
 //! One watch per kind fills a store and wakes the controllers; an event never carries news itself.
 
 mod apply;
+mod cache_kind;
+mod cache_volumes;
 mod caches;
 mod context;
 mod events;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::runtime::controller;
 
+use crate::api::{LocalModelCache, LocalModelNamespaceCache};
 use crate::error::Error;
 use crate::telemetry;
 pub use context::Settings;
@@ -43,7 +46,8 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         futures::join!(
             node_groups::run(context.clone()),
             nodes::run(context.clone()),
-            caches::run(context.clone()),
+            caches::run::<LocalModelCache>(context.clone()),
+            caches::run::<LocalModelNamespaceCache>(context.clone()),
             settings::run(context.clone()),
         );
         Ok(())

@@ -18,6 +18,8 @@ pub(super) enum Obstacle {
     Terminating(String),
     /// Somebody else's object has the name.
     Conflict(String),
+    /// The claim is KServe's and has to go, once nothing of KServe's runs on it any more.
+    Theirs(String),
 }
 
 /// Takes the next step, if there is one; the write's own event brings the one after it.
@@ -47,6 +49,7 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
         Step::Done => return Ok(None),
         Step::Wait(message) => return Ok(Some(Obstacle::Terminating(message.clone()))),
         Step::Conflict(message) => return Ok(Some(Obstacle::Conflict(message.clone()))),
+        Step::ReplaceClaim(message) => return Ok(Some(Obstacle::Theirs(message.clone()))),
         Step::CreateVolume => volumes.create(&created(), &wanted.volume).await.map(drop),
         Step::CreateClaim => claims.create(&created(), &wanted.claim).await.map(drop),
         Step::AdoptVolume => volumes
