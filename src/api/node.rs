@@ -92,7 +92,7 @@ impl LocalModelNodeStatus {
 }
 
 /// The phase of a model on a node (KServe's values, the empty one included).
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
 pub enum ModelStatus {
     /// The download has not begun.
     ModelDownloadPending,

@@ -391,3 +391,5 @@ fn with_problem(detail: ModelDetail, problem: &Problem) -> ModelDetail {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) mod world;
