@@ -1,5 +1,7 @@
 //! `localmodel wait` as a process: what it exits with, says, and leaves for Kubernetes (S11).
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

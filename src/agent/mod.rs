@@ -226,9 +226,12 @@ impl Agent {
     async fn write_gates(&self, outcome: &pass::Outcome) -> Result<(), Error> {
         let (disk, gates) = (self.disk.clone(), outcome.gates.clone());
         work::off_the_loop(move || {
-            let written = gates.iter().map(|(copy, status)| disk.write_gate(copy, status));
-            // One that fails keeps no other from being told.
-            written.fold(Ok(()), |result, one| result.and(one))
+            let mut result = Ok(());
+            for (copy, status) in &gates {
+                // One that fails keeps no other from being told.
+                result = result.and(disk.write_gate(copy, status));
+            }
+            result
         })
         .await
     }

@@ -331,16 +331,16 @@ fn claim_relation(
 /// Whose an object is by owner and labels; `None` when it may be KServe's.
 fn relation(live: &ObjectMeta, wanted: &ObjectMeta) -> Option<Relation> {
     let owners = live.owner_references.as_deref().unwrap_or_default();
-    let (is_same, has_its_name) = match wanted.owner_references.iter().flatten().next() {
-        Some(ours) => (
-            owners.iter().any(|owner| owner.uid == ours.uid),
-            owners.iter().any(|owner| (&owner.kind, &owner.name) == (&ours.kind, &ours.name)),
-        ),
-        None => {
-            let same = |key| label(live, key).is_some() && label(live, key) == label(wanted, key);
-            let is_its_name = same(names::CACHE) && same(CACHE_NAMESPACE);
-            (is_its_name && same(CACHE_UID), is_its_name)
-        }
+    let (is_same, has_its_name) = if let Some(ours) = wanted.owner_references.iter().flatten().next() {
+        let any = |is: &dyn Fn(&OwnerReference) -> bool| owners.iter().any(is);
+        (
+            any(&|owner| owner.uid == ours.uid),
+            any(&|owner| (&owner.kind, &owner.name) == (&ours.kind, &ours.name)),
+        )
+    } else {
+        let same = |key| label(live, key).is_some() && label(live, key) == label(wanted, key);
+        let is_its_name = same(names::CACHE) && same(CACHE_NAMESPACE);
+        (is_its_name && same(CACHE_UID), is_its_name)
     };
     match (label(live, MANAGED_BY) == Some(MANAGER), is_same, has_its_name) {
         (true, true, _) => Some(Relation::Ours),

@@ -79,7 +79,7 @@ fn earlier<K: kube::Resource>(mut object: K) -> K {
     meta.owner_references.iter_mut().flatten().for_each(|owner| owner.uid = "earlier-uid".into());
     meta.labels
         .iter_mut()
-        .flat_map(|labels| labels.get_mut(CACHE_UID))
+        .filter_map(|labels| labels.get_mut(CACHE_UID))
         .for_each(|uid| *uid = "earlier-uid".into());
     object
 }
@@ -91,7 +91,7 @@ fn of_another<K: kube::Resource>(object: K) -> K {
     meta.owner_references.iter_mut().flatten().for_each(|owner| owner.name = "another".into());
     meta.labels
         .iter_mut()
-        .flat_map(|labels| labels.get_mut(names::CACHE))
+        .filter_map(|labels| labels.get_mut(names::CACHE))
         .for_each(|name| *name = "another".into());
     object
 }
