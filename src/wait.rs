@@ -50,8 +50,9 @@ pub async fn run(args: Args) -> ExitCode {
     let mut stop = std::pin::pin!(crate::shutdown_signal());
     loop {
         tokio::select! {
-            _ = looks.tick() => {}
+            biased; // signals are asked for before the first look
             () = &mut stop => return ExitCode::FAILURE,
+            _ = looks.tick() => {}
         }
         match watch.decide(look(&args.path), begun.elapsed()) {
             Decision::Hold(None) => {}

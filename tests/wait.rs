@@ -74,9 +74,10 @@ fn it_gives_up_with_the_agents_reason_in_the_termination_message() {
 #[test]
 fn a_pod_that_is_ended_does_not_wait_for_its_grace_period() {
     let dir = tempfile::tempdir().unwrap();
+    say(dir.path(), r#"{"phase":"ModelDownloadPending"}"#);
     let mut gate = wait(dir.path(), "10m");
     let mut lines = BufReader::new(gate.stderr.take().unwrap()).lines();
-    until_line(&mut lines, "waiting until");
+    until_line(&mut lines, "the download has not begun");
     let pid = i32::try_from(gate.id()).unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
