@@ -1,6 +1,7 @@
 //! A test's own part of the cluster: a prefix for its names, a folder on the disks, a node group. All of
 //! it is removed afterwards, also after a panic.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
 
@@ -8,7 +9,7 @@ use anyhow::Result;
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use localmodel::api::cache::CacheStatus;
@@ -16,6 +17,7 @@ use localmodel::api::{
     ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup,
     ModelStatus,
 };
+use localmodel::plan::names::MANAGED_BY;
 use localmodel_hub::{Control, ModelSpec};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -287,6 +289,21 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         .await
     }
 
+    /// Deletes what a test made as KServe makes it: ours goes by itself.
+    async fn delete_kserves<K>(&self, api: Api<K>) -> Result<()>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        let theirs = ListParams::default().labels(&format!("!{MANAGED_BY}"));
+        let made: BTreeSet<String> = self.names(api.clone()).await?.into_iter().collect();
+        for object in api.list_metadata(&theirs).await?.items {
+            if made.contains(&object.name_any()) {
+                api.delete(&object.name_any(), &DeleteParams::default()).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes all that the test made, as far as it is there.
     async fn remove(&self) -> Result<()> {
         self.hub.clear_faults(&self.prefix).await?;
@@ -294,6 +311,8 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         self.delete_all(self.in_cluster::<LocalModelCache>()).await?;
         self.delete_all(self.in_cluster::<ClusterStorageContainer>()).await?;
         self.delete_all(self.in_cluster::<LocalModelNodeGroup>()).await?;
+        self.delete_kserves(self.in_jobs::<PersistentVolumeClaim>()).await?;
+        self.delete_kserves(self.in_cluster::<PersistentVolume>()).await?;
         until(&format!("the end of the volumes and Jobs of {}", self.prefix), || async {
             let volumes = self.names(self.in_cluster::<PersistentVolume>()).await?;
             let jobs = self.names(self.in_jobs::<Job>()).await?;
