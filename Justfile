@@ -22,7 +22,7 @@ deny:
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
-    cargo test --workspace --lib --bins --test download --test walkthrough --test protocol --test control --test binary
+    cargo test --workspace --lib --bins --test download --test wait --test walkthrough --test protocol --test control --test binary
 
 # The real huggingface_hub downloads from the mock hub
 hub-proof: build

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use localmodel::error::{Doing, Error};
 use localmodel::plan::agent::HEALTH_PORT;
 use localmodel::plan::names::MOUNT_PATH;
-use localmodel::{agent, api, download, operator, telemetry};
+use localmodel::{agent, api, download, operator, telemetry, wait};
 
 /// Keeps LLM weights warm on the local disks of Kubernetes nodes.
 #[derive(Parser)]
@@ -57,6 +57,8 @@ enum Command {
     },
     /// Fetch models into folders, verified. `localmodel SRC DEST` is the same.
     Download(download::Args),
+    /// Hold a pod back until the copy that it uses is complete.
+    Wait(wait::Args),
     /// Print the custom resource definitions, or write each into a file of a folder.
     Crds {
         /// The folder.
@@ -75,6 +77,7 @@ async fn main() -> ExitCode {
     telemetry::init();
     let result = match cli.command {
         Command::Download(args) => return download::run(args).await,
+        Command::Wait(args) => return wait::run(args).await,
         Command::Crds { out } => crds(out.as_deref()),
         Command::Operator { namespace, image, pod, health_port } => {
             run_operator(operator::Settings { namespace, image, pod, health_port }).await

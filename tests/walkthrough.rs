@@ -175,7 +175,7 @@ fn the_download_job_has_the_documented_name_and_container() {
         own_image: OWN_IMAGE,
         restricted: false,
     };
-    let name = names::job("meta-llama3-8b-instruct", "kind-worker");
+    let name = names::job(&CacheKey::cluster("meta-llama3-8b-instruct"), "kind-worker");
     let job = job::job(&download, &name).unwrap();
     // kubectl get jobs meta-llama3-8b-instruct-kind-worker -n kserve-localmodel-jobs
     assert_eq!(job.name_any(), "meta-llama3-8b-instruct-kind-worker");

@@ -9,6 +9,7 @@ pub async fn dump(why: &str) {
     eprintln!("\n===== {why}\n");
     let objects = "localmodelcaches,localmodelnodegroups,localmodelnodes";
     show(&["get", objects, "-o", "yaml", "--show-managed-fields=false"]).await;
+    show(&["get", "localmodelnamespacecaches", "-A", "-o", "yaml", "--show-managed-fields=false"]).await;
     show(&["get", "pods,jobs,persistentvolumeclaims", "-A", "-o", "wide"]).await;
     show(&["get", "persistentvolumes"]).await;
     show(&["get", "events", "-A", "--sort-by=.lastTimestamp"]).await;

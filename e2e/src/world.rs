@@ -1,6 +1,7 @@
 //! A test's own part of the cluster: a prefix for its names, a folder on the disks, a node group. All of
 //! it is removed afterwards, also after a panic.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
 
@@ -8,12 +9,15 @@ use anyhow::Result;
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
+use localmodel::api::cache::CacheStatus;
 use localmodel::api::{
-    ClusterStorageContainer, LocalModelCache, LocalModelNode, LocalModelNodeGroup, ModelStatus,
+    ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup,
+    ModelStatus,
 };
+use localmodel::plan::names::MANAGED_BY;
 use localmodel_hub::{Control, ModelSpec};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -145,6 +149,36 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         .map(drop)
     }
 
+    /// Makes a namespace of the test's own, in which Pod Security "restricted" is enforced. Returns its
+    /// name.
+    pub async fn namespace(&self, name: &str) -> Result<String> {
+        let name = self.name(name);
+        apply(&format!(
+            "
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}
+"
+        ))
+        .await?;
+        Ok(name)
+    }
+
+    /// Makes a namespace cache of the test's group in a namespace.
+    pub async fn namespace_cache(&self, namespace: &str, cache: &str, source: &str) -> Result<()> {
+        let (name, group) = (self.name(cache), &self.prefix);
+        apply(&format!(
+            "
+apiVersion: serving.kserve.io/v1alpha1
+kind: LocalModelNamespaceCache
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
+"
+        ))
+        .await
+        .map(drop)
+    }
+
     /// A model of the test's own on the hub; returns its source URI.
     pub async fn model(&self, name: &str) -> Result<String> {
         let repository = format!("{}/{name}", self.prefix);
@@ -177,11 +211,24 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
     pub async fn until_available(&self, cache: &str, available: i32, total: i32) -> Result<LocalModelCache> {
         let name = self.name(cache);
         until(&format!("{available} of {total} copies of {name}"), || async {
-            let found = self.get(cache).await?;
-            let count = |cache: &LocalModelCache| {
-                cache.status.as_ref().and_then(|s| s.copies.clone()).unwrap_or_default()
-            };
-            Ok(found.filter(|found| (count(found).available, count(found).total) == (available, total)))
+            Ok(self.get(cache).await?.filter(|found| counts(found.status.as_ref()) == (available, total)))
+        })
+        .await
+    }
+
+    /// The same for one of the test's namespace caches.
+    pub async fn until_available_in(
+        &self,
+        namespace: &str,
+        cache: &str,
+        available: i32,
+        total: i32,
+    ) -> Result<LocalModelNamespaceCache> {
+        let name = self.name(cache);
+        until(&format!("{available} of {total} copies of {namespace}/{name}"), || async {
+            let api: Api<LocalModelNamespaceCache> = self.in_namespace(namespace);
+            let found = api.get_opt(&name).await?;
+            Ok(found.filter(|found| counts(found.status.as_ref()) == (available, total)))
         })
         .await
     }
@@ -210,7 +257,15 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
-        Api::namespaced(self.client.clone(), JOBS)
+        self.in_namespace(JOBS)
+    }
+
+    /// A kind in a namespace.
+    pub fn in_namespace<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     /// A kind without a namespace.
@@ -234,12 +289,30 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         .await
     }
 
+    /// Deletes what a test made as KServe makes it: ours goes by itself.
+    async fn delete_kserves<K>(&self, api: Api<K>) -> Result<()>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        let theirs = ListParams::default().labels(&format!("!{MANAGED_BY}"));
+        let made: BTreeSet<String> = self.names(api.clone()).await?.into_iter().collect();
+        for object in api.list_metadata(&theirs).await?.items {
+            if made.contains(&object.name_any()) {
+                api.delete(&object.name_any(), &DeleteParams::default()).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes all that the test made, as far as it is there.
     async fn remove(&self) -> Result<()> {
         self.hub.clear_faults(&self.prefix).await?;
+        self.delete_all(self.in_cluster::<Namespace>()).await?;
         self.delete_all(self.in_cluster::<LocalModelCache>()).await?;
         self.delete_all(self.in_cluster::<ClusterStorageContainer>()).await?;
         self.delete_all(self.in_cluster::<LocalModelNodeGroup>()).await?;
+        self.delete_kserves(self.in_jobs::<PersistentVolumeClaim>()).await?;
+        self.delete_kserves(self.in_cluster::<PersistentVolume>()).await?;
         until(&format!("the end of the volumes and Jobs of {}", self.prefix), || async {
             let volumes = self.names(self.in_cluster::<PersistentVolume>()).await?;
             let jobs = self.names(self.in_jobs::<Job>()).await?;
@@ -260,4 +333,10 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
             .await?;
         Ok(())
     }
+}
+
+/// The copies of a cache that are available, and all of them.
+fn counts(status: Option<&CacheStatus>) -> (i32, i32) {
+    let copies = status.and_then(|status| status.copies.clone()).unwrap_or_default();
+    (copies.available, copies.total)
 }

@@ -1,26 +1,34 @@
-//! The node's disk: `models/K` holds complete copies only, `incoming/K` is what Jobs write. Nothing but
-//! folders named by a storage key is ever moved or erased, and no symbolic link is followed.
+//! The node's disk: its root is the area of cluster caches, `namespaces/NS` that of a namespace's. In each,
+//! `models/K` holds complete copies only, `incoming/K` is what Jobs write, `gate/K` tells pods how a copy
+//! fares. Nothing but folders named by a storage key is ever moved or erased, and no symbolic link is
+//! followed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, Permissions};
+mod gate;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, CWD, RenameFlags, access, renameat_with, statvfs};
+use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
 use rustix::process::geteuid;
 
 use super::adopt;
+use super::folders::{is_folder, is_folder_within, link_good_files, names, own_folder, usable};
 use crate::api::source::is_storage_key;
+use crate::download::ProgressReport;
 use crate::download::manifest::{Manifest, is_complete};
 use crate::download::store::{Found, Store};
 use crate::error::{Doing, Error};
+use crate::plan::disk::{CopyKey, Folder, Inventory, is_namespace};
 use crate::plan::local_status::Usage;
-use crate::plan::names::{INCOMING, MODELS, NAMESPACES};
-use crate::plan::pass::{Folder, Inventory, Problem};
+use crate::plan::names::{GATE, INCOMING, MODELS, NAMESPACES};
+use crate::plan::pass::Problem;
 
-/// The group may write too: Jobs may run under another user of the same group.
-const FOLDER_MODE: u32 = 0o2775;
+/// What every area has.
+const PARTS: [&str; 3] = [MODELS, INCOMING, GATE];
+/// In a copy of the root: pods of namespace caches read it there, since KServe's time.
+const KEPT: &str = ".localmodel/kept";
 
 /// A disk by the folder where it is mounted.
 #[derive(Clone, Debug)]
@@ -41,16 +49,25 @@ impl Disk {
         Self { root: root.into() }
     }
 
-    /// Makes the two folders where they are missing; says why the disk cannot be used otherwise (A2).
-    pub(super) fn problem(&self) -> Option<Problem> {
-        [MODELS, INCOMING].iter().find_map(|name| {
-            let path = self.root.join(name);
-            let error = usable(&path).err()?;
+    /// Makes the folders of an area where they are missing; says why it cannot be used otherwise (A2).
+    pub(super) fn problem(&self, namespace: Option<&str>) -> Option<Problem> {
+        if let Some(namespace) = namespace.filter(|namespace| !is_namespace(namespace)) {
+            return Some(Problem::new(
+                "InvalidNamespace",
+                format!("{namespace:?} is no name of a namespace"),
+            ));
+        }
+        let area = area(namespace);
+        let above = namespace.map(|_| [PathBuf::from(NAMESPACES), area.clone()]);
+        let parts = PARTS.map(|part| area.join(part));
+        above.into_iter().flatten().chain(parts).find_map(|folder| {
+            let error = usable(&self.root.join(&folder)).err()?;
             let user = geteuid().as_raw();
             Some(Problem::new(
                 "DiskNotWritable",
                 format!(
-                    "{name}/ on the node group's disk cannot be written by user id {user}: {error}; give that user's group write access, or mend the disk"
+                    "{}/ on the node group's disk cannot be written by user id {user}: {error}; give that user's group write access, or mend the disk",
+                    folder.display()
                 ),
             ))
         })
@@ -59,104 +76,219 @@ impl Disk {
     /// Looks at every folder. Files are told by their sizes; their bytes are not read.
     pub(super) fn scan(&self) -> Result<Scan, Error> {
         let mut scan = Scan::default();
-        scan.inventory.models = self.folders(MODELS, &mut scan.strangers)?;
-        scan.inventory.incoming = self.folders(INCOMING, &mut scan.strangers)?;
+        self.scan_area(None, &mut scan)?;
         for name in names(&self.root)? {
-            if ![MODELS, INCOMING, NAMESPACES, "lost+found"].contains(&name.as_str()) {
+            if !PARTS.contains(&name.as_str()) && ![NAMESPACES, "lost+found"].contains(&name.as_str()) {
                 scan.strangers.insert(name);
+            }
+        }
+        let areas = self.root.join(NAMESPACES);
+        if !is_folder(&areas) {
+            return Ok(scan); // not there yet, or a symlink out of this disk: then it cannot be used
+        }
+        for name in names(&areas)? {
+            if is_namespace(&name) && is_folder(&areas.join(&name)) {
+                self.scan_namespace(&name, &mut scan)?;
+            } else {
+                scan.strangers.insert(format!("{NAMESPACES}/{name}"));
             }
         }
         Ok(scan)
     }
 
-    fn folders(
-        &self,
-        area: &str,
-        strangers: &mut BTreeSet<String>,
-    ) -> Result<BTreeMap<String, Folder>, Error> {
-        let parent = self.root.join(area);
-        let mut found = BTreeMap::new();
-        if !is_folder(&parent) {
-            return Ok(found); // not there yet, or a symlink out of this disk: then it cannot be used
-        }
-        for name in names(&parent)? {
-            let path = parent.join(&name);
-            if is_storage_key(&name) && is_folder(&path) {
-                found.insert(name, folder(&path));
-            } else {
-                strangers.insert(format!("{area}/{name}"));
+    fn scan_namespace(&self, namespace: &str, scan: &mut Scan) -> Result<(), Error> {
+        let (area, known) = (area(Some(namespace)), scan.strangers.len());
+        for name in names(&self.root.join(&area))? {
+            if !PARTS.contains(&name.as_str()) {
+                scan.strangers.insert(format!("{}/{name}", area.display()));
             }
         }
-        Ok(found)
+        let found = self.scan_area(Some(namespace), scan)?;
+        if found == 0 && scan.strangers.len() == known {
+            scan.inventory.empty_areas.insert(namespace.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Looks at the folders of one area; returns how many it has.
+    fn scan_area(&self, namespace: Option<&str>, scan: &mut Scan) -> Result<usize, Error> {
+        let mut count = 0;
+        for part in PARTS {
+            for copy in self.copies(part, namespace, &mut scan.strangers)? {
+                count += 1;
+                let path = self.path(part, &copy);
+                let found = &mut scan.inventory;
+                match part {
+                    GATE => drop(found.gates.insert(copy)),
+                    INCOMING => drop(found.incoming.insert(copy, folder(&path))),
+                    _ => {
+                        if namespace.is_none() && is_kept(&path) {
+                            found.kept.insert(copy.key.clone());
+                        }
+                        found.models.insert(copy, folder(&path));
+                    }
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    fn copies(
+        &self,
+        part: &str,
+        namespace: Option<&str>,
+        strangers: &mut BTreeSet<String>,
+    ) -> Result<Vec<CopyKey>, Error> {
+        let parent = area(namespace).join(part);
+        let path = self.root.join(&parent);
+        if !is_folder(&path) {
+            return Ok(Vec::new()); // not there yet, or a symlink out of this disk: then it cannot be used
+        }
+        let mut copies = Vec::new();
+        for key in names(&path)? {
+            if is_storage_key(&key) && is_folder(&path.join(&key)) {
+                copies.push(CopyKey { namespace: namespace.map(Into::into), key });
+            } else {
+                strangers.insert(format!("{}/{key}", parent.display()));
+            }
+        }
+        Ok(copies)
+    }
+
+    /// How far the download into `incoming/K` is, if it says so.
+    pub(super) fn progress(&self, copy: &CopyKey) -> Option<ProgressReport> {
+        let path = self.path(INCOMING, copy);
+        self.is_folder(&path).then(|| ProgressReport::read(&path)).flatten()
     }
 
     /// Makes `incoming/K` for a Job. What is good in a damaged `models/K` is linked into it, so that the
     /// Job fetches only the rest.
-    pub(super) fn prepare(&self, key: &str) -> Result<(), Error> {
-        let incoming = self.path(INCOMING, key);
-        own_folder(&incoming).doing(|| format!("making {}", incoming.display()))?;
-        let model = self.path(MODELS, key);
-        if !is_folder(&model) {
+    pub(super) fn prepare(&self, copy: &CopyKey) -> Result<(), Error> {
+        let incoming = self.own_incoming(copy)?;
+        let doing = || format!("linking into {}", incoming.display());
+        let model = self.path(MODELS, copy);
+        if !self.is_folder(&model) {
             return Ok(());
         }
         let Some(manifest) = Manifest::read(&model).ok().flatten() else { return Ok(()) };
-        link_good_files(&manifest, &model, &incoming).doing(|| format!("linking into {}", incoming.display()))
+        link_good_files(&manifest, &model, &incoming).doing(doing)?;
+        if manifest.adopted {
+            return Ok(()); // it pins no commit: what comes may rightly differ
+        }
+        manifest.write(&incoming).map_err(io::Error::other).doing(doing)
+    }
+
+    /// Makes `incoming/K` of a namespace a copy of the complete `models/K` of the root.
+    pub(super) fn link(&self, copy: &CopyKey) -> Result<(), Error> {
+        let root = self.path(MODELS, &copy.in_root());
+        self.erase_incoming(copy)?; // what an earlier try left half done
+        let incoming = self.own_incoming(copy)?;
+        let doing = || format!("linking {} into {}", root.display(), incoming.display());
+        if !self.is_folder(&root) || !is_complete(&root) {
+            return Ok(()); // it changed meanwhile; the next look says how
+        }
+        let Some(manifest) = Manifest::read(&root).map_err(io::Error::other).doing(doing)? else {
+            return Ok(());
+        };
+        link_good_files(&manifest, &root, &incoming).doing(doing)?;
+        manifest.write(&incoming).map_err(io::Error::other).doing(doing)
+    }
+
+    fn own_incoming(&self, copy: &CopyKey) -> Result<PathBuf, Error> {
+        let incoming = self.path(INCOMING, copy);
+        let doing = || format!("making {}", incoming.display());
+        if !incoming.parent().is_some_and(|parent| self.is_folder(parent)) {
+            let why = "the folder above it is not a folder of this disk";
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, why)).doing(doing);
+        }
+        own_folder(&incoming).doing(doing)?;
+        Ok(incoming)
+    }
+
+    /// Marks `models/K` of the root as one that pods of namespace caches read.
+    pub(super) fn keep(&self, key: &str) -> Result<(), Error> {
+        let path = self.path(MODELS, &CopyKey::root(key));
+        if !self.is_folder(&path) {
+            return Ok(());
+        }
+        mark_kept(&path).doing(|| format!("marking {}", path.display()))
     }
 
     /// Moves `incoming/K` to `models/K` in one rename; a folder that is there already changes places with
     /// it, so that readers see the old one or the new one and nothing between. Doing it twice changes
     /// nothing: an agent of another group may share the disk.
-    pub(super) fn place(&self, key: &str) -> Result<(), Error> {
-        let (from, to) = (self.path(INCOMING, key), self.path(MODELS, key));
+    pub(super) fn place(&self, copy: &CopyKey) -> Result<(), Error> {
+        let (from, to) = (self.path(INCOMING, copy), self.path(MODELS, copy));
         let doing = || format!("moving {} to {}", from.display(), to.display());
-        if !is_folder(&from) || !is_complete(&from) {
+        if !self.is_folder(&from) || !is_complete(&from) {
             return Ok(());
+        }
+        if is_kept(&to) {
+            mark_kept(&from).doing(doing)?;
         }
         let flags = if is_folder(&to) { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         renameat_with(CWD, &from, CWD, &to, flags).map_err(io::Error::from).doing(doing)?;
-        for area in [MODELS, INCOMING] {
-            let parent = self.root.join(area);
-            File::open(&parent).and_then(|folder| folder.sync_all()).doing(|| format!("syncing {area}/"))?;
+        for parent in [&from, &to].into_iter().filter_map(|path| path.parent()) {
+            File::open(parent).and_then(|folder| folder.sync_all()).doing(doing)?;
         }
         Ok(())
     }
 
     /// Writes the manifest of what another initializer left in `incoming/K`.
-    pub(super) fn adopt(&self, key: &str, source: &str) -> Result<(), Error> {
-        let path = self.path(INCOMING, key);
+    pub(super) fn adopt(&self, copy: &CopyKey, source: &str) -> Result<(), Error> {
+        self.write_manifest(&self.path(INCOMING, copy), source)
+    }
+
+    /// The same for what KServe's Job left in `models/K`.
+    pub(super) fn adopt_model(&self, copy: &CopyKey, source: &str) -> Result<(), Error> {
+        self.write_manifest(&self.path(MODELS, copy), source)
+    }
+
+    fn write_manifest(&self, path: &Path, source: &str) -> Result<(), Error> {
         let doing = || format!("writing the manifest of {}", path.display());
-        if is_complete(&path) {
+        if !self.is_folder(path) || is_complete(path) {
             return Ok(()); // the downloader's own came meanwhile, and says more
         }
-        let manifest = adopt::manifest(&path, source).doing(doing)?;
-        manifest.write(&path).map_err(io::Error::other).doing(doing)
+        let manifest = adopt::manifest(path, source).doing(doing)?;
+        manifest.write(path).map_err(io::Error::other).doing(doing)
     }
 
-    pub(super) fn erase_model(&self, key: &str) -> Result<(), Error> {
-        self.erase(MODELS, key)
+    pub(super) fn erase_model(&self, copy: &CopyKey) -> Result<(), Error> {
+        self.erase(&self.path(MODELS, copy))
     }
 
-    pub(super) fn erase_incoming(&self, key: &str) -> Result<(), Error> {
-        self.erase(INCOMING, key)
+    pub(super) fn erase_incoming(&self, copy: &CopyKey) -> Result<(), Error> {
+        self.erase(&self.path(INCOMING, copy))
     }
 
     /// Erases a folder, its manifest first: what is half erased must not look complete.
-    fn erase(&self, area: &str, key: &str) -> Result<(), Error> {
-        let path = self.path(area, key);
-        if !is_folder(&path) {
+    fn erase(&self, path: &Path) -> Result<(), Error> {
+        if !self.is_folder(path) {
             return Ok(());
         }
         let doing = || format!("erasing {}", path.display());
         // A link in place of the manifest's folder is erased with the rest, not followed.
-        if let Some(store) = Store::open(&path).doing(doing)?
+        if let Some(store) = Store::open(path).doing(doing)?
             && matches!(store.stat(Manifest::PATH), Ok(Found::File(_)))
         {
             store.remove(Manifest::PATH).map_err(io::Error::other).doing(doing)?;
         }
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.doing(doing),
+        gone(fs::remove_dir_all(path)).doing(doing)
+    }
+
+    /// Removes the folders of a namespace, as far as they are empty.
+    pub(super) fn remove_area(&self, namespace: &str) -> Result<(), Error> {
+        let area = self.root.join(area(Some(namespace)));
+        if !is_namespace(namespace) || !self.is_folder(&area) {
+            return Ok(());
         }
+        for folder in PARTS.map(|part| area.join(part)).into_iter().chain([area.clone()]) {
+            match fs::remove_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
+                other => gone(other).doing(|| format!("removing {}", folder.display()))?,
+            }
+        }
+        Ok(())
     }
 
     /// Size and free room.
@@ -165,8 +297,35 @@ impl Disk {
         Some(Usage { capacity: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
     }
 
-    fn path(&self, area: &str, key: &str) -> PathBuf {
-        self.root.join(area).join(key)
+    fn path(&self, part: &str, copy: &CopyKey) -> PathBuf {
+        self.root.join(area(copy.namespace.as_deref())).join(part).join(&copy.key)
+    }
+
+    fn is_folder(&self, path: &Path) -> bool {
+        is_folder_within(&self.root, path)
+    }
+}
+
+/// Where an area begins, from the root of the disk.
+fn area(namespace: Option<&str>) -> PathBuf {
+    namespace.map_or_else(PathBuf::new, |namespace| Path::new(NAMESPACES).join(namespace))
+}
+
+fn is_kept(model: &Path) -> bool {
+    let store = is_folder(model).then(|| Store::open(model).ok().flatten()).flatten();
+    store.is_some_and(|store| matches!(store.stat(KEPT), Ok(Found::File(_))))
+}
+
+fn mark_kept(model: &Path) -> io::Result<()> {
+    let store = Store::create(model).map_err(io::Error::other)?;
+    store.write(KEPT, b"").map_err(io::Error::other)
+}
+
+/// What is gone already is as good as removed.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
@@ -181,71 +340,6 @@ fn folder(path: &Path) -> Folder {
         Ok(None) => Folder::Bare,
         Ok(Some(_)) | Err(_) => Folder::Damaged,
     }
-}
-
-fn names(folder: &Path) -> Result<Vec<String>, Error> {
-    let read =
-        || fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
-    let result: io::Result<Vec<String>> = read();
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.doing(|| format!("reading {}", folder.display())),
-    }
-}
-
-fn usable(path: &Path) -> io::Result<()> {
-    own_folder(path)?;
-    Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)?)
-}
-
-/// Whether a folder is there, and not a link to one.
-fn is_folder(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
-}
-
-/// Makes the folder where it is missing; anything else of its name is an error.
-fn own_folder(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(FOLDER_MODE & 0o777).create(path) {
-        // The process's mask may have taken the group's right to write.
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_folder(path) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder of this disk: remove it"))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn link_good_files(manifest: &Manifest, model: &Path, incoming: &Path) -> io::Result<()> {
-    let bad: BTreeSet<String> = manifest.damaged(model)?.into_iter().map(|damage| damage.path).collect();
-    for file in manifest.files.iter().filter(|file| !bad.contains(&file.path)) {
-        if !own_folders_above(incoming, &file.path)? {
-            continue; // the Job says what it thinks of that
-        }
-        match fs::hard_link(model.join(&file.path), incoming.join(&file.path)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-    }
-    if manifest.adopted {
-        return Ok(()); // it pins no commit: what comes may rightly differ
-    }
-    manifest.write(incoming).map_err(io::Error::other)
-}
-
-/// Makes the folders in `root` that lead to `file`; false when something else stands in the way. What a
-/// Job left in `root` is not to be trusted: no link in it is followed.
-fn own_folders_above(root: &Path, file: &str) -> io::Result<bool> {
-    let mut path = root.to_owned();
-    let parts: Vec<&str> = file.split('/').collect();
-    for part in &parts[..parts.len() - 1] {
-        path.push(part);
-        match own_folder(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
-            other => other?,
-        }
-    }
-    Ok(true)
 }
 
 #[cfg(test)]

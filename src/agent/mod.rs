@@ -6,6 +6,7 @@
 
 mod adopt;
 mod disk;
+mod folders;
 mod sources;
 mod status;
 mod work;
@@ -20,14 +21,16 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
 
-use crate::api::source::storage_key;
 use crate::api::{LocalModelNode, ModelEntry};
 use crate::config::Config;
+use crate::download::ProgressReport;
 use crate::error::Error;
 use crate::live_config::LiveConfig;
+use crate::plan::disk::CopyKey;
 use crate::plan::names::MEMBER_OF;
-use crate::plan::pass::{self, JobView, Said, View};
-use crate::{plan, telemetry};
+use crate::plan::pass::{self, JobPhase, JobView, PROGRESS_EVERY, Problem, Said, View};
+use crate::plan::{self, takeover};
+use crate::telemetry;
 use disk::{Disk, Scan};
 use sources::Sources;
 
@@ -73,6 +76,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         first_groups: HashMap::new(),
         said: None,
         reported: BTreeSet::new(),
+        progress: (None, BTreeMap::new()),
         plain: false,
     };
     tokio::select! {
@@ -98,6 +102,8 @@ struct Agent {
     said: Option<BTreeMap<String, Said>>,
     /// What was found on the disk that is not ours, so that it is reported once.
     reported: BTreeSet<String>,
+    /// How far the downloads were at the last look, and when that was: the status follows no faster (A8).
+    progress: (Option<Timestamp>, BTreeMap<CopyKey, ProgressReport>),
     /// Whether the cluster's definition of nodes drops our own status fields.
     plain: bool,
 }
@@ -156,41 +162,76 @@ impl Agent {
         let entries = self.own_entries(&local).await?;
         // The Jobs first: one that ends during the look must not be told from an old look.
         let jobs: Vec<JobView> = sources.jobs(&self.settings.group);
-        let (unwritable, scan) = self.look().await?;
-        self.report(&scan);
+        let now = Timestamp::now();
+        let look = self.look(&entries, &jobs, now).await?;
+        self.report(&look.scan);
         let before = match &self.said {
             Some(said) => said.clone(),
             None => local.status.as_ref().map(plan::local_status::said).unwrap_or_default(),
         };
         let outcome = pass::pass(&View {
             entries: &entries,
-            wanted: &local
-                .spec
-                .local_models
-                .iter()
-                .map(|entry| storage_key(&entry.source_model_uri))
-                .collect(),
-            disk: &scan.inventory,
-            unwritable: unwritable.as_ref(),
+            all: &local.spec.local_models,
+            vouched: &takeover::vouched(&local),
+            disk: &look.scan.inventory,
+            unwritable: &look.unwritable,
             jobs: &jobs,
+            progress: &self.progress.1,
             before: &before,
             enabled: config.enabled,
             job_ttl: SignedDuration::from_secs(i64::from(config.job_ttl_seconds)),
-            now: Timestamp::now(),
+            now,
         });
-        let written = self.write_status(&local, &outcome, unwritable.as_ref()).await;
+        let told = self.write_gates(&outcome).await;
+        let written = self.write_status(&local, &outcome, look.unwritable.get(&None)).await;
         self.carry_out(&outcome.actions, &entries, &local, sources, config).await?;
-        written.map(|()| outcome.wake)
+        told.and(written).map(|()| outcome.wake)
     }
 
-    async fn look(&self) -> Result<(Option<pass::Problem>, Scan), Error> {
+    /// Looks at the disk: at all of it, and whether the areas of the entries can be written.
+    async fn look(
+        &mut self,
+        entries: &[ModelEntry],
+        jobs: &[JobView],
+        now: Timestamp,
+    ) -> Result<Look, Error> {
+        let areas: BTreeSet<Option<String>> =
+            entries.iter().map(|entry| CopyKey::of(entry).namespace).chain([None]).collect();
+        let running = jobs.iter().filter(|job| job.own && job.phase == JobPhase::Running);
+        let running: Vec<CopyKey> = running.map(|job| job.copy.clone()).collect();
+        let is_due = self.progress.0.is_none_or(|last| last + PROGRESS_EVERY <= now);
         let disk = self.disk.clone();
-        work::off_the_loop(move || {
-            match (disk.problem(), disk.scan()) {
+        let (look, progress) = work::off_the_loop(move || {
+            let problem = |area: Option<String>| Some((area.clone(), disk.problem(area.as_deref())?));
+            let unwritable: BTreeMap<_, _> = areas.into_iter().filter_map(problem).collect();
+            let progress = |copy: CopyKey| Some((copy.clone(), disk.progress(&copy)?));
+            let progress: Option<BTreeMap<_, _>> =
+                is_due.then(|| running.into_iter().filter_map(progress).collect());
+            match disk.scan() {
                 // Where nothing can be read either, the problem is still to be told.
-                (Some(problem), Err(_)) => Ok((Some(problem), Scan::default())),
-                (problem, scan) => scan.map(|scan| (problem, scan)),
+                Err(_) if unwritable.contains_key(&None) => {
+                    Ok((Look { unwritable, scan: Scan::default() }, None))
+                }
+                scan => scan.map(|scan| (Look { unwritable, scan }, progress)),
             }
+        })
+        .await?;
+        if let Some(progress) = progress {
+            self.progress = (Some(now), progress);
+        }
+        Ok(look)
+    }
+
+    /// Tells the pods that wait for a copy how it fares (S11).
+    async fn write_gates(&self, outcome: &pass::Outcome) -> Result<(), Error> {
+        let (disk, gates) = (self.disk.clone(), outcome.gates.clone());
+        work::off_the_loop(move || {
+            let mut result = Ok(());
+            for (copy, status) in &gates {
+                // One that fails keeps no other from being told.
+                result = result.and(disk.write_gate(copy, status));
+            }
+            result
         })
         .await
     }
@@ -213,6 +254,7 @@ impl Agent {
         for entry in all {
             let group = match &entry.node_group {
                 Some(group) => Some(group.clone()),
+                None if entry.namespace().is_some() => None, // namespace caches always say it
                 None => self.first_group(&entry.model_name).await?,
             };
             if group.as_deref() == Some(&self.settings.group) {
@@ -232,6 +274,13 @@ impl Agent {
         }
         Ok(group)
     }
+}
+
+/// What a pass saw of the disk.
+struct Look {
+    /// Why the root or a namespace's area cannot be written, where that is so.
+    unwritable: BTreeMap<Option<String>, Problem>,
+    scan: Scan,
 }
 
 /// Whether the operator counts the node to this group. It takes the group away in the same write as the

@@ -2,17 +2,18 @@
 //! keeps the others from being done (A2).
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Resource};
+use kube::{Api, Resource, ResourceExt};
 
 use super::sources::Sources;
 use super::{Agent, is_member, sources};
-use crate::api::source::storage_key;
 use crate::api::{ClusterStorageContainer, LocalModelNode, ModelEntry};
 use crate::config::Config;
 use crate::error::{Doing, Error};
+use crate::plan::disk::CopyKey;
 use crate::plan::job::{self, Download};
-use crate::plan::names::{self, MANAGER, STORAGE_KEY};
+use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER, STORAGE_KEY};
 use crate::plan::pass::{self, Action};
 
 /// Runs what waits for a disk where it holds up nobody else.
@@ -55,14 +56,15 @@ impl Agent {
 
     /// Whether a folder is still nobody's: actions before this one may have taken minutes, in which a
     /// cache may have come back.
-    fn may_erase(&self, key: &str, sources: &Sources, unless_wanted: bool) -> bool {
+    fn may_erase(&self, copy: &CopyKey, sources: &Sources, unless_wanted: bool) -> bool {
         let Some(local) = sources.local_node().filter(|local| is_member(local, &self.settings.group)) else {
             return false;
         };
-        let wanted = local.spec.local_models.iter().any(|entry| storage_key(&entry.source_model_uri) == key);
-        let busy =
-            sources.jobs(&self.settings.group).iter().any(|job| job.key == key && pass::is_active(job));
-        let needed = unless_wanted && wanted;
+        let mut entries = local.spec.local_models.iter().map(CopyKey::of);
+        let needed = unless_wanted && entries.any(|wanted| wanted == *copy);
+        let busy = sources.jobs(&self.settings.group).iter().any(|job| {
+            pass::is_active(job) && (job.copy == *copy || (job.kserve && job.copy.in_root() == *copy))
+        });
         !busy && !needed
     }
 
@@ -74,29 +76,42 @@ impl Agent {
         sources: &Sources,
         config: &Config,
     ) -> Result<(), Error> {
-        let entry_of = |key: &str| entries.iter().find(|entry| storage_key(&entry.source_model_uri) == key);
+        let entry_of = |copy: &CopyKey| entries.iter().find(|entry| CopyKey::of(entry) == *copy);
+        // A copy in the root may be a namespace cache's since KServe's time.
+        let source_of = |copy: &CopyKey| {
+            let entry = entries.iter().find(|entry| CopyKey::of(entry).key == copy.key);
+            entry.map(|entry| entry.source_model_uri.clone())
+        };
         let disk = self.disk.clone();
         match action.clone() {
             Action::DeleteJob(name) => self.delete_job(&name, config).await,
-            Action::Download(key) => {
-                let Some(entry) = entry_of(&key) else { return Ok(()) };
-                off_the_loop(move || disk.prepare(&key)).await?;
+            Action::Keep(key) => off_the_loop(move || disk.keep(&key)).await,
+            Action::Download(copy) => {
+                let Some(entry) = entry_of(&copy) else { return Ok(()) };
+                off_the_loop(move || disk.prepare(&copy)).await?;
                 self.create_job(entry, local, sources, config).await
             }
-            Action::Adopt(key) => {
-                let Some(source) = entry_of(&key).map(|entry| entry.source_model_uri.clone()) else {
-                    return Ok(());
-                };
-                off_the_loop(move || disk.adopt(&key, &source)).await
+            Action::Adopt(copy) => {
+                let Some(source) = source_of(&copy) else { return Ok(()) };
+                off_the_loop(move || disk.adopt(&copy, &source)).await
             }
-            Action::Place(key) => off_the_loop(move || disk.place(&key)).await,
-            Action::EraseIncoming(key) if self.may_erase(&key, sources, false) => {
-                off_the_loop(move || disk.erase_incoming(&key)).await
+            Action::AdoptModel(copy) => {
+                let Some(source) = source_of(&copy) else { return Ok(()) };
+                off_the_loop(move || disk.adopt_model(&copy, &source)).await
             }
-            Action::EraseModel(key) if self.may_erase(&key, sources, true) => {
-                off_the_loop(move || disk.erase_model(&key)).await
+            Action::Link(copy) => off_the_loop(move || disk.link(&copy)).await,
+            Action::Place(copy) => off_the_loop(move || disk.place(&copy)).await,
+            Action::EraseIncoming(copy) if self.may_erase(&copy, sources, false) => {
+                off_the_loop(move || disk.erase_incoming(&copy)).await
             }
-            Action::EraseIncoming(_) | Action::EraseModel(_) => Ok(()),
+            Action::EraseModel(copy) if self.may_erase(&copy, sources, true) => {
+                off_the_loop(move || disk.erase_model(&copy)).await
+            }
+            Action::EraseGate(copy) if self.may_erase(&copy, sources, true) => {
+                off_the_loop(move || disk.erase_gate(&copy)).await
+            }
+            Action::EraseIncoming(_) | Action::EraseModel(_) | Action::EraseGate(_) => Ok(()),
+            Action::RemoveArea(namespace) => off_the_loop(move || disk.remove_area(&namespace)).await,
         }
     }
 
@@ -132,17 +147,36 @@ impl Agent {
             own_image: &self.settings.image,
             restricted: sources::is_restricted(&self.client, &config.job_namespace).await?,
         };
-        let plain = names::job(&entry.model_name, node);
+        if entry.namespace().is_some() {
+            self.claim_is_ours(&job::claim(&download), config).await?;
+        }
+        let cache = CacheKey::of(entry);
+        let plain = names::job(&cache, node);
         if self.create(&download, &plain).await? {
             return Ok(());
         }
         // Somebody else's Job has the plain name.
-        let aside = names::job_aside(&entry.model_name, node);
+        let aside = names::job_aside(&cache, node);
         if self.create(&download, &aside).await? {
             return Ok(());
         }
         Err(Error::Setup(format!(
             "Jobs {plain} and {aside} exist and are somebody else's: remove one of them"
+        )))
+    }
+
+    /// KServe's claim of the same name leads to the root of the disk, where a namespace's Job must not
+    /// write; the operator replaces it. A claim that is not there yet only makes the pod wait.
+    async fn claim_is_ours(&self, name: &str, config: &Config) -> Result<(), Error> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &config.job_namespace);
+        let claim = claims.get_opt(name).await.doing(|| format!("reading PersistentVolumeClaim {name}"))?;
+        let is_ours =
+            |claim: &PersistentVolumeClaim| claim.labels().get(MANAGED_BY).is_some_and(|by| by == MANAGER);
+        if claim.is_none_or(|claim| is_ours(&claim)) {
+            return Ok(());
+        }
+        Err(Error::Setup(format!(
+            "PersistentVolumeClaim {name} is not the operator's yet: its Job waits until it is replaced"
         )))
     }
 
@@ -157,7 +191,8 @@ impl Agent {
                 let there = jobs.get_opt(name).await.doing(|| format!("reading Job {name}"))?;
                 let download_of = |job: &Job| {
                     let labels = job.metadata.labels.clone().unwrap_or_default();
-                    [STORAGE_KEY, names::JOB_NODE, names::NODE_GROUP].map(|label| labels.get(label).cloned())
+                    [STORAGE_KEY, names::JOB_NODE, names::JOB_NAMESPACE, names::NODE_GROUP]
+                        .map(|label| labels.get(label).cloned())
                 };
                 Ok(there.is_none_or(|there| download_of(&there) == download_of(&wanted)))
             }

@@ -53,11 +53,16 @@ pub struct ModelEntry {
 }
 
 impl ModelEntry {
+    /// The cache's namespace; `None` for a cluster cache, for which KServe may write an empty one.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref().filter(|namespace| !namespace.is_empty())
+    }
+
     /// The entry's key in the status maps: `M`, or `NS/M` for a namespace cache (KServe's
     /// `GetStatusKey`).
     pub fn status_key(&self) -> String {
-        match self.namespace.as_deref() {
-            None | Some("") => self.model_name.clone(),
+        match self.namespace() {
+            None => self.model_name.clone(),
             Some(namespace) => format!("{namespace}/{}", self.model_name),
         }
     }
@@ -87,7 +92,7 @@ impl LocalModelNodeStatus {
 }
 
 /// The phase of a model on a node (KServe's values, the empty one included).
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
 pub enum ModelStatus {
     /// The download has not begun.
     ModelDownloadPending,

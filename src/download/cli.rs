@@ -1,6 +1,5 @@
 //! `localmodel download`: KServe's storage-initializer contract on the command line (F1).
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,7 +48,7 @@ pub async fn run(args: Args) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&Failure::from(&error), &args.termination_log);
+            Failure::from(&error).tell(&args.termination_log);
             ExitCode::FAILURE
         }
     }
@@ -73,19 +72,6 @@ fn usage(source: &str) -> ExitCode {
     // Where standard error is closed there is nobody to tell.
     let _ = command.clone().error(ErrorKind::WrongNumberOfValues, message).print();
     ExitCode::from(2)
-}
-
-/// One line for people on standard error, one for Kubernetes in the termination log.
-fn report(failure: &Failure, termination_log: &Path) {
-    eprintln!("error: {}", failure.message);
-    // The kubelet makes the file; elsewhere there is none, and nobody reads it.
-    let Ok(mut log) = std::fs::OpenOptions::new().write(true).truncate(true).open(termination_log) else {
-        return;
-    };
-    let written = serde_json::to_writer(&mut log, failure).map_err(std::io::Error::from);
-    if let Err(error) = written.and_then(|()| log.write_all(b"\n")) {
-        tracing::warn!("cannot write {}: {error}", termination_log.display());
-    }
 }
 
 /// Returns at SIGTERM or SIGINT, which a container's first process has to ask for.

@@ -1,6 +1,6 @@
 //! What can go wrong in a download, in words for the person who has to put it right.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -229,10 +229,30 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// A failure in a word and one line.
+    pub fn new(reason: &str, message: &str) -> Self {
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { reason: reason.to_owned(), message: shortened(message) }
+    }
+
+    /// One line for people on standard error, one for Kubernetes in the termination log.
+    pub fn tell(&self, termination_log: &Path) {
+        eprintln!("error: {}", self.message);
+        // The kubelet makes the file; elsewhere there is none, and nobody reads it.
+        let Ok(mut log) = std::fs::OpenOptions::new().write(true).truncate(true).open(termination_log) else {
+            return;
+        };
+        let written = serde_json::to_writer(&mut log, self).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|()| log.write_all(b"\n")) {
+            tracing::warn!("cannot write {}: {error}", termination_log.display());
+        }
+    }
+}
+
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let message = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { reason: format!("{:?}", error.reason()), message: shortened(message) }
+        Self::new(&format!("{:?}", error.reason()), &error.to_string())
     }
 }
 

@@ -10,7 +10,7 @@ use super::digest::Digest;
 use super::error::{Error, Result};
 use super::manifest::{Damage, Manifest, ManifestFile};
 use super::plan::{self, Plan, PlannedFile, Start};
-use super::progress::{Progress, rate};
+use super::progress::{Progress, ProgressReport, rate};
 use super::settings::Settings;
 use super::source::{Location, Source};
 use super::store::{Lock, Store};
@@ -162,7 +162,7 @@ impl Job<'_> {
         let bytes = wanted.iter().map(|file| file.size).sum();
         check_room(self.store.path(), bytes, self.store.free_bytes()?)?;
         let (begun, count) = (Instant::now(), wanted.len());
-        let progress = Progress::new(bytes, count);
+        let progress = Progress::new(bytes, count, plan.bytes());
         let transfer = Transfer {
             source: &self.source,
             commit: &plan.revision,
@@ -173,6 +173,7 @@ impl Job<'_> {
         let fetched = tokio::select! {
             fetched = transfer.fetch(wanted) => fetched?,
             never = progress.report(self.settings.progress_every) => match never {},
+            never = progress.write(&self.store) => match never {},
         };
         for path in &plan.stale {
             self.store.remove(path)?;
@@ -194,6 +195,7 @@ impl Job<'_> {
             allow_patterns: plan.allow_patterns,
             ignore_patterns: plan.ignore_patterns,
         };
+        self.store.remove(ProgressReport::PATH)?;
         manifest.write_in(&self.store)?;
         Plan::forget(&self.store)
     }

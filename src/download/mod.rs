@@ -24,4 +24,5 @@ pub use cli::{Args, run};
 pub use error::{Error, Failure, Reason};
 pub use job::download;
 pub use manifest::{Damage, DamageKind, Manifest, ManifestFile, is_complete};
+pub use progress::{ProgressReport, rate};
 pub use settings::Settings;

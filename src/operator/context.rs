@@ -34,6 +34,8 @@ pub(super) struct Context {
     pub(super) events: Events,
     /// Whether the cluster's definition of caches drops our own status fields.
     pub(super) plain_caches: Pruned,
+    /// The same for namespace caches.
+    pub(super) plain_namespace_caches: Pruned,
     /// The same for node groups.
     pub(super) plain_groups: Pruned,
 }
@@ -67,6 +69,7 @@ impl Context {
             image,
             stores,
             plain_caches: Pruned::default(),
+            plain_namespace_caches: Pruned::default(),
             plain_groups: Pruned::default(),
         }
     }

@@ -3,6 +3,8 @@
 //! One watch per kind fills a store and wakes the controllers; an event never carries news itself.
 
 mod apply;
+mod cache_kind;
+mod cache_volumes;
 mod caches;
 mod context;
 mod events;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use kube::runtime::controller;
 use kube::{Client, Resource};
 
+use crate::api::{LocalModelCache, LocalModelNamespaceCache};
 use crate::error::Error;
 use crate::telemetry;
 pub use context::Settings;
@@ -69,7 +72,8 @@ async fn unless_standing_back(context: &Arc<Context>) {
             futures::join!(
                 node_groups::run(context.clone()),
                 nodes::run(context.clone()),
-                caches::run(context.clone()),
+                caches::run::<LocalModelCache>(context.clone()),
+                caches::run::<LocalModelNamespaceCache>(context.clone()),
             )
         };
         tokio::select! {

@@ -36,7 +36,7 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelNodeGr
     match touched {
         Touched::All => all(&stores.groups.store),
         Touched::Group(name) => vec![ObjectRef::new(name)],
-        Touched::Owned { cache: None, group: Some(label) } => {
+        Touched::Owned { cache: None, group: Some(label), .. } => {
             let of = |group: &LocalModelNodeGroup| names::label_value(&group.name_any()) == *label;
             stores.groups.store.state_filter(of).iter().map(|group| ObjectRef::from_obj(&**group)).collect()
         }
@@ -70,7 +70,7 @@ async fn agents(
     let pair = volumes::agent(group, owner.clone(), &context.namespace);
     match advance(context, &pair).await? {
         Some(Obstacle::Conflict(message)) => problems.push(Statement::problem(cache::NAME_CONFLICT, message)),
-        Some(Obstacle::Terminating(message)) => {
+        Some(Obstacle::Terminating(message) | Obstacle::Theirs(message)) => {
             problems.push(Statement::problem(cache::VOLUMES_TERMINATING, message));
         }
         None => {}

@@ -42,8 +42,12 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     let stores = &context.stores;
     let groups = stores.groups.store.state();
     let groups: Vec<&LocalModelNodeGroup> = groups.iter().map(|group| &**group).collect();
-    let caches = stores.caches.store.state();
-    let caches: Vec<PlannedCache> = caches.iter().map(|cache| PlannedCache::from(&**cache)).collect();
+    let (of_cluster, of_namespaces) = (stores.caches.store.state(), stores.namespace_caches.store.state());
+    let caches: Vec<PlannedCache> = of_cluster
+        .iter()
+        .map(|cache| PlannedCache::from(&**cache))
+        .chain(of_namespaces.iter().map(|cache| PlannedCache::from(&**cache)))
+        .collect();
     let local = stores.local_nodes.store.get(&ObjectRef::new(&node.name_any()));
     let before = local.as_ref().map(|l| l.spec.local_models.as_slice()).unwrap_or_default();
     let enabled = stores.config().enabled;

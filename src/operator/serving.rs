@@ -9,7 +9,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use super::caches::{exactly, ignore_missing};
+use super::cache_volumes::{exactly, ignore_missing};
 use super::context::Context;
 use super::volumes::{Obstacle, advance};
 use crate::api::CacheSpec;
@@ -78,7 +78,7 @@ impl Served<'_> {
             Ok(Some(Obstacle::Conflict(message))) => {
                 problems.push(Statement::problem(NAME_CONFLICT, message));
             }
-            Ok(Some(Obstacle::Terminating(message))) => {
+            Ok(Some(Obstacle::Terminating(message) | Obstacle::Theirs(message))) => {
                 problems.push(Statement::problem(VOLUMES_TERMINATING, message));
             }
             Err(error) if error.code() == Some(403) && error.to_string().contains("being terminated") => {
@@ -179,7 +179,7 @@ impl Served<'_> {
 
     fn is_serving(&self, meta: &ObjectMeta) -> bool {
         meta.labels.as_ref().is_some_and(|labels| labels.contains_key(SERVES))
-            && meta.owner_references.iter().flatten().any(|owner| owner.uid == self.owner.uid)
+            && volumes::belongs(meta, &self.owner.uid)
     }
 
     fn api(&self, claim: &PersistentVolumeClaim) -> Api<PersistentVolumeClaim> {

@@ -41,6 +41,8 @@ pub(super) enum Touched {
     Owned {
         /// The cache it belongs to.
         cache: Option<String>,
+        /// The namespace of that cache, where it is a namespace cache.
+        namespace: Option<String>,
         /// The group it belongs to.
         group: Option<String>,
     },
@@ -215,7 +217,11 @@ fn tell<K>(
 
 fn owned<K: Resource>(object: &K) -> Touched {
     let label = |key| object.meta().labels.as_ref().and_then(|labels| labels.get(key)).cloned();
-    Touched::Owned { cache: label(names::CACHE), group: label(names::NODE_GROUP) }
+    Touched::Owned {
+        cache: label(names::CACHE),
+        namespace: label(names::CACHE_NAMESPACE),
+        group: label(names::NODE_GROUP),
+    }
 }
 
 /// A kubelet reports several times a minute; only labels and readiness matter here.

@@ -18,6 +18,8 @@ pub(super) enum Obstacle {
     Terminating(String),
     /// Somebody else's object has the name.
     Conflict(String),
+    /// The claim is KServe's and has to go, once nothing of KServe's runs on it any more.
+    Theirs(String),
 }
 
 /// Takes the next step, if there is one; the write's own event brings the one after it.
@@ -47,15 +49,17 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
         Step::Done => return Ok(None),
         Step::Wait(message) => return Ok(Some(Obstacle::Terminating(message.clone()))),
         Step::Conflict(message) => return Ok(Some(Obstacle::Conflict(message.clone()))),
+        Step::ReplaceClaim(message) => return Ok(Some(Obstacle::Theirs(message.clone()))),
         Step::CreateVolume => volumes.create(&created(), &wanted.volume).await.map(drop),
         Step::CreateClaim => claims.create(&created(), &wanted.claim).await.map(drop),
         Step::AdoptVolume => volumes
-            .patch(&volume_name, &PatchParams::default(), &adopt(&wanted.volume.metadata))
+            .patch(&volume_name, &PatchParams::default(), &Patch::Merge(adopt_volume(&wanted.volume)))
             .await
             .map(drop),
-        Step::AdoptClaim => {
-            claims.patch(&claim_name, &PatchParams::default(), &adopt(&wanted.claim.metadata)).await.map(drop)
-        }
+        Step::AdoptClaim => claims
+            .patch(&claim_name, &PatchParams::default(), &Patch::Merge(adopt(&wanted.claim.metadata)))
+            .await
+            .map(drop),
         Step::FreeVolume => {
             let body = json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}});
             volumes.patch(&volume_name, &PatchParams::default(), &Patch::Merge(&body)).await.map(drop)
@@ -72,6 +76,15 @@ fn created() -> PostParams {
     PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }
 }
 
-fn adopt(meta: &kube::core::ObjectMeta) -> Patch<Value> {
-    Patch::Merge(json!({"metadata": {"labels": meta.labels, "ownerReferences": meta.owner_references}}))
+fn adopt(meta: &kube::core::ObjectMeta) -> Value {
+    json!({"metadata": {"labels": meta.labels, "ownerReferences": meta.owner_references}})
+}
+
+/// KServe's serving volumes can be written through: later mounts of an adopted one are as ours.
+fn adopt_volume(volume: &PersistentVolume) -> Value {
+    let mut body = adopt(&volume.metadata);
+    if let Some(options) = volume.spec.as_ref().and_then(|spec| spec.mount_options.as_ref()) {
+        body["spec"] = json!({"mountOptions": options});
+    }
+    body
 }

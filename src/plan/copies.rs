@@ -21,10 +21,7 @@ pub struct Copy<'a> {
 
 /// The detail of each copy, by node.
 pub fn nodes(cache: &CacheKey, copies: &[Copy]) -> BTreeMap<String, NodeCopy> {
-    let key = match &cache.namespace {
-        None => cache.name.clone(),
-        Some(namespace) => format!("{namespace}/{}", cache.name),
-    };
+    let key = cache.to_string();
     copies.iter().map(|copy| (copy.node.name_any(), node_copy(&key, copy))).collect()
 }
 

@@ -9,8 +9,10 @@ use kube::{Resource, ResourceExt};
 use super::names::{self, CacheKey};
 use super::selector;
 use crate::api::node::{LocalModelNodeSpec, LocalModelNodeStatus, ModelEntry};
-use crate::api::source::{is_storage_key, storage_key};
-use crate::api::{CacheSpec, LocalModelCache, LocalModelNode, LocalModelNodeGroup, ModelStatus};
+use crate::api::source::storage_key;
+use crate::api::{
+    CacheSpec, LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup, ModelStatus,
+};
 
 /// A cache as the plan sees it.
 #[derive(Clone, Debug)]
@@ -27,6 +29,16 @@ impl<'a> From<&'a LocalModelCache> for PlannedCache<'a> {
     fn from(cache: &'a LocalModelCache) -> Self {
         Self {
             key: CacheKey::cluster(cache.name_any()),
+            spec: &cache.spec,
+            deleting: cache.metadata.deletion_timestamp.is_some(),
+        }
+    }
+}
+
+impl<'a> From<&'a LocalModelNamespaceCache> for PlannedCache<'a> {
+    fn from(cache: &'a LocalModelNamespaceCache) -> Self {
+        Self {
+            key: CacheKey { namespace: cache.namespace(), name: cache.name_any() },
             spec: &cache.spec,
             deleting: cache.metadata.deletion_timestamp.is_some(),
         }
@@ -110,20 +122,20 @@ pub fn warm_labels(
     };
     entries
         .iter()
-        .filter(|entry| entry.namespace.is_none() && downloaded(entry))
+        .filter(|entry| downloaded(entry))
         .filter_map(|entry| {
-            let cache =
-                caches.iter().find(|c| c.key.namespace.is_none() && c.key.name == entry.model_name)?;
+            let cache = caches.iter().find(|cache| cache.key == CacheKey::of(entry))?;
             let group = group_of(node, cache.spec, groups)?.name_any();
-            Some((names::warm_label(&storage_key(&entry.source_model_uri)), names::label_value(&group)))
+            let label = names::warm_label(&storage_key(&entry.source_model_uri), entry.namespace());
+            Some((label, names::label_value(&group)))
         })
         .collect()
 }
 
 /// What to change in a node's labels so that exactly `wanted` of ours are there; `None` takes one away.
 pub fn label_changes(node: &Node, wanted: &BTreeMap<String, String>) -> BTreeMap<String, Option<String>> {
-    let ours = |key: &&String| key.strip_prefix(names::WARM_PREFIX).is_some_and(is_storage_key);
-    let stale = node.labels().keys().filter(ours).filter(|key| !wanted.contains_key(*key));
+    let stale =
+        node.labels().keys().filter(|key| names::is_warm_label(key)).filter(|key| !wanted.contains_key(*key));
     let missing = wanted.iter().filter(|(key, value)| node.labels().get(*key) != Some(value));
     stale.map(|key| (key.clone(), None)).chain(missing.map(|(k, v)| (k.clone(), Some(v.clone())))).collect()
 }

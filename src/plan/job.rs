@@ -83,8 +83,8 @@ fn labels(download: &Download, key: &str) -> BTreeMap<String, String> {
         (JOB_MODEL.to_owned(), names::label_value(&download.entry.model_name)),
         (JOB_NODE.to_owned(), names::label_value(download.node)),
     ]);
-    if let Some(namespace) = &download.entry.namespace {
-        labels.insert(JOB_NAMESPACE.to_owned(), namespace.clone());
+    if let Some(namespace) = download.entry.namespace() {
+        labels.insert(JOB_NAMESPACE.to_owned(), namespace.to_owned());
     }
     labels
 }
@@ -102,8 +102,6 @@ fn pod(download: &Download, key: &str) -> Value {
                 || (field == "runAsNonRoot" && download.restricted)
         });
     }
-    let cache =
-        CacheKey { namespace: download.entry.namespace.clone(), name: download.entry.model_name.clone() };
     let mut pod = json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -116,13 +114,18 @@ fn pod(download: &Download, key: &str) -> Value {
         "imagePullSecrets": config.pod.image_pull_secrets,
         "containers": [container],
         "volumes": [{"name": names::MODEL_VOLUME, "persistentVolumeClaim": {
-            "claimName": names::download_claim(&cache, download.group, download.first),
+            "claimName": claim(download),
         }}],
     });
     if let Some(class) = &config.pod.priority_class_name {
         pod["priorityClassName"] = json!(class);
     }
     pod
+}
+
+/// The claim through which the Job reaches the disk.
+pub fn claim(download: &Download) -> String {
+    names::download_claim(&CacheKey::of(download.entry), download.group, download.first)
 }
 
 fn container(download: &Download, key: &str) -> Value {

@@ -5,7 +5,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
 
-use super::names::{JOB_MODEL, NODE_GROUP, label_value};
+use super::disk::CopyKey;
+use super::names::{JOB_MODEL, JOB_NAMESPACE, MANAGED_BY, MANAGER, MODELS, NODE_GROUP, label_value};
 use super::pass::{JobPhase, JobView, Problem};
 use crate::api::source::storage_key;
 use crate::download::Failure;
@@ -18,13 +19,21 @@ pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
     }
     let container = job.spec.as_ref()?.template.spec.as_ref()?.containers.first()?;
     let uri = container.args.as_ref()?.first()?;
+    let key = storage_key(uri);
+    let in_models = format!("{MODELS}/{key}");
+    let mut mounts = container.volume_mounts.iter().flatten();
+    let is_ours = labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER);
     let uid = job.uid()?;
     let own = |pod: &&&Pod| pod.owner_references().iter().any(|owner| owner.uid == uid);
     let mut pods: Vec<&Pod> = pods.iter().filter(own).copied().collect();
     pods.sort_by_key(|pod| pod.creation_timestamp());
     Some(JobView {
         name: job.name_any(),
-        key: storage_key(uri),
+        copy: CopyKey {
+            namespace: labels.get(JOB_NAMESPACE).filter(|namespace| !namespace.is_empty()).cloned(),
+            key,
+        },
+        kserve: !is_ours && mounts.any(|mount| mount.sub_path.as_ref() == Some(&in_models)),
         own: labels.get(NODE_GROUP).is_some_and(|of| *of == label_value(group)),
         phase: phase(job, &pods),
         deleting: job.metadata.deletion_timestamp.is_some(),

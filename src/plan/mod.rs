@@ -5,8 +5,10 @@ pub mod agent;
 pub mod cache;
 pub mod conditions;
 pub mod copies;
+pub mod disk;
 pub mod drift;
 pub mod entries;
+pub mod gate;
 pub mod job;
 pub mod job_view;
 pub mod local_status;
@@ -16,6 +18,7 @@ pub mod patch;
 pub mod rivals;
 pub mod selector;
 pub mod serving;
+pub mod takeover;
 pub mod users;
 pub mod volumes;
 

@@ -2,8 +2,12 @@
 //! names together.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use sha2::{Digest, Sha256};
+
+use crate::api::ModelEntry;
+use crate::api::source::is_storage_key;
 
 /// The field manager of every write, and the value of the managed-by label.
 pub const MANAGER: &str = "localmodel";
@@ -12,6 +16,11 @@ pub const MANAGER: &str = "localmodel";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label of an object that belongs to one cache.
 pub const CACHE: &str = "localmodel.kserve.io/cache";
+/// The label beside it where that is a namespace cache: its namespace.
+pub const CACHE_NAMESPACE: &str = "localmodel.kserve.io/cache-namespace";
+/// The label of what a namespace cache cannot own: the cache's uid, which tells it from an earlier cache
+/// of the same name.
+pub const CACHE_UID: &str = "localmodel.kserve.io/cache-uid";
 /// The label of an object that belongs to one node group.
 pub const NODE_GROUP: &str = "localmodel.kserve.io/node-group";
 /// The label of a Job: the storage key of what it downloads.
@@ -81,10 +90,12 @@ pub const NAMESPACES: &str = "namespaces";
 
 /// The longest name of a Job and the longest value of a label.
 const LABEL_MAX: usize = 63;
+/// The digits of a hash that stand for a namespace in a node label.
+const NAMESPACE_DIGITS: usize = 8;
 /// The longest name of other objects.
 const NAME_MAX: usize = 253;
 
-/// A cache, of either kind; cluster caches sort before namespace caches.
+/// A cache, of either kind, printed as in the status of nodes (`M` or `NS/M`); cluster caches sort before namespace caches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CacheKey {
     /// The namespace of a namespace cache; `None` for a cluster cache.
@@ -102,6 +113,25 @@ impl CacheKey {
     /// The key of a namespace cache.
     pub fn namespaced(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: Some(namespace.into()), name: name.into() }
+    }
+
+    /// The cache that an entry is of.
+    pub fn of(entry: &ModelEntry) -> Self {
+        Self { namespace: entry.namespace().map(Into::into), name: entry.model_name.clone() }
+    }
+
+    /// The parts of a name that is to be the cache's own.
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        [self.name.as_str()].into_iter().chain(self.namespace.as_deref())
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.namespace {
+            None => f.write_str(&self.name),
+            Some(namespace) => write!(f, "{namespace}/{}", self.name),
+        }
     }
 }
 
@@ -139,13 +169,17 @@ pub fn agent(group: &str) -> String {
 }
 
 /// The download Job of a cache on a node.
-pub fn job(cache: &str, node: &str) -> String {
-    join(&[cache, node], LABEL_MAX)
+pub fn job(cache: &CacheKey, node: &str) -> String {
+    join(&job_parts(cache, node), LABEL_MAX)
 }
 
 /// The same Job where somebody else's object has the plain name.
-pub fn job_aside(cache: &str, node: &str) -> String {
-    hashed(&[cache, node], LABEL_MAX)
+pub fn job_aside(cache: &CacheKey, node: &str) -> String {
+    hashed(&job_parts(cache, node), LABEL_MAX)
+}
+
+fn job_parts<'a>(cache: &'a CacheKey, node: &'a str) -> Vec<&'a str> {
+    cache.parts().chain([node]).collect()
 }
 
 /// A text as the value of a label.
@@ -163,9 +197,21 @@ pub fn full_names(labels: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
     (!all.is_empty()).then_some(all)
 }
 
-/// The node label that says a copy is complete.
-pub fn warm_label(storage_key: &str) -> String {
-    format!("{WARM_PREFIX}{storage_key}")
+/// The node label that says a copy is complete; a namespace's own copy has its own label.
+pub fn warm_label(storage_key: &str, namespace: Option<&str>) -> String {
+    let tail = namespace.map(|namespace| {
+        let digest = Sha256::digest(namespace.as_bytes());
+        format!("-{}", hex::encode(&digest[..NAMESPACE_DIGITS / 2]))
+    });
+    format!("{WARM_PREFIX}{storage_key}{}", tail.unwrap_or_default())
+}
+
+/// Whether a node label is one that [`warm_label`] makes.
+pub fn is_warm_label(label: &str) -> bool {
+    let Some(name) = label.strip_prefix(WARM_PREFIX) else { return false };
+    let (key, digits) = name.split_once('-').unwrap_or((name, "00000000"));
+    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    is_storage_key(key) && digits.len() == NAMESPACE_DIGITS && digits.bytes().all(is_hex)
 }
 
 /// The plain join where it fits, else [`hashed`].

@@ -6,59 +6,49 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::disk::{CopyKey, Folder, Inventory};
+use super::gate::GateStatus;
+use super::takeover;
 use crate::api::node::ModelDetail;
-use crate::api::source::storage_key;
 use crate::api::{ModelEntry, ModelStatus};
+use crate::download::ProgressReport;
 
 /// The shortest wait before a failed download is tried again (A6); it doubles up to [`LONGEST_WAIT`].
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
 /// The longest wait before a failed download is tried again.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
+/// How often the progress of a download is looked at (A8).
+pub const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(5);
+
 /// What an agent says of a model.
 pub type Said = (ModelStatus, ModelDetail);
-
-/// A folder below `models/` or `incoming/`, as it was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Folder {
-    /// Its manifest is there and every file has the size it says; so many bytes in all.
-    Complete {
-        /// The sum of the files' sizes.
-        bytes: u64,
-    },
-    /// Its manifest is there, but files are missing or have another size.
-    Damaged,
-    /// Files without a manifest: another initializer's, or a download under way.
-    Bare,
-    /// Nothing in it.
-    Empty,
-}
-
-/// What is on the disk, by storage key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inventory {
-    /// The copies that services read.
-    pub models: BTreeMap<String, Folder>,
-    /// What Jobs write.
-    pub incoming: BTreeMap<String, Folder>,
-}
 
 /// A download Job of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobView {
     /// Its name.
     pub name: String,
-    /// The storage key of what it downloads.
-    pub key: String,
+    /// The copy that it makes.
+    pub copy: CopyKey,
     /// Whether this agent made it. While another group's agent or KServe downloads the same model, this
     /// one waits: two groups may share one disk, and two Jobs must never write one folder (A7, D6).
     pub own: bool,
+    /// Whether it is KServe's: it writes `models/K` of the root, whatever the copy's area.
+    pub kserve: bool,
     /// How far it is.
     pub phase: JobPhase,
     /// Whether it is in deletion; it stays until its pods have ended.
     pub deleting: bool,
     /// When it began.
     pub started: Option<Timestamp>,
+}
+
+impl JobView {
+    /// Whether it writes the copy with this key in the root, behind the area of its own.
+    pub(super) fn writes_root(&self, key: &str) -> bool {
+        self.kserve && self.copy.key == key
+    }
 }
 
 /// How far a Job is.
@@ -95,15 +85,18 @@ impl Problem {
 pub struct View<'a> {
     /// The entries of this agent's own group.
     pub entries: &'a [ModelEntry],
-    /// The storage keys that any entry of this node has, of whatever group: two groups may share one
-    /// disk (A10).
-    pub wanted: &'a BTreeSet<String>,
+    /// All entries of this node, of whatever group: two groups may share one disk (A10).
+    pub all: &'a [ModelEntry],
+    /// The status keys that KServe's agent called downloaded (D6).
+    pub vouched: &'a BTreeSet<String>,
     /// What is on the disk.
     pub disk: &'a Inventory,
-    /// Why the disk cannot be written, if so.
-    pub unwritable: Option<&'a Problem>,
+    /// Why the root or a namespace's area cannot be written, where that is so.
+    pub unwritable: &'a BTreeMap<Option<String>, Problem>,
     /// The download Jobs of this node, of whatever group.
     pub jobs: &'a [JobView],
+    /// How far the downloads are that say so.
+    pub progress: &'a BTreeMap<CopyKey, ProgressReport>,
     /// What was said of each model before.
     pub before: &'a BTreeMap<String, Said>,
     /// Whether anything new is downloaded (C9).
@@ -114,21 +107,38 @@ pub struct View<'a> {
     pub now: Timestamp,
 }
 
+impl View<'_> {
+    /// Why the copy's area cannot be written; where the root cannot, no area can.
+    pub(super) fn unwritable(&self, copy: &CopyKey) -> Option<&Problem> {
+        self.unwritable.get(&None).or_else(|| self.unwritable.get(&copy.namespace))
+    }
+}
+
 /// One thing to do. Each is safe to do twice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Delete a Job with its pods.
     DeleteJob(String),
+    /// Mark `models/K` of the root as one that pods of namespace caches read since KServe's time.
+    Keep(String),
     /// Make `incoming/K`, with links to what is good in a damaged `models/K`, then the Job.
-    Download(String),
-    /// Write the manifest that another initializer does not.
-    Adopt(String),
+    Download(CopyKey),
+    /// Write the manifest that another initializer does not, into `incoming/K`.
+    Adopt(CopyKey),
+    /// The same into `models/K`, where KServe's Jobs write.
+    AdoptModel(CopyKey),
+    /// Make `incoming/K` of a namespace from links to the complete `models/K` of the root.
+    Link(CopyKey),
     /// Move `incoming/K` to `models/K` in one rename, or exchange the two.
-    Place(String),
+    Place(CopyKey),
     /// Erase `incoming/K`.
-    EraseIncoming(String),
+    EraseIncoming(CopyKey),
     /// Erase `models/K`.
-    EraseModel(String),
+    EraseModel(CopyKey),
+    /// Erase `gate/K`.
+    EraseGate(CopyKey),
+    /// Remove the empty folders of a namespace.
+    RemoveArea(String),
 }
 
 /// What a pass comes to.
@@ -138,6 +148,8 @@ pub struct Outcome {
     pub actions: Vec<Action>,
     /// What to say of each model, by its status key.
     pub status: BTreeMap<String, Said>,
+    /// What to tell the pods that wait for a copy.
+    pub gates: BTreeMap<CopyKey, GateStatus>,
     /// When to look again, if nothing happens before.
     pub wake: Option<Timestamp>,
 }
@@ -145,34 +157,53 @@ pub struct Outcome {
 /// One pass: Jobs that are not wanted go first, then each model, then folders that nobody needs.
 pub fn pass(view: &View) -> Outcome {
     let mut outcome = Outcome::default();
-    let own: BTreeSet<String> = view.entries.iter().map(|e| storage_key(&e.source_model_uri)).collect();
+    let wanted: BTreeSet<CopyKey> = view.all.iter().map(CopyKey::of).collect();
+    let own: BTreeSet<CopyKey> = view.entries.iter().map(CopyKey::of).collect();
     let is_unwanted = |job: &&JobView| {
-        !job.deleting && (!view.wanted.contains(&job.key) || (job.own && !own.contains(&job.key)))
+        !job.deleting && (!wanted.contains(&job.copy) || (job.own && !own.contains(&job.copy)))
     };
     let unwanted = view.jobs.iter().filter(is_unwanted);
     outcome.actions.extend(unwanted.map(|job| Action::DeleteJob(job.name.clone())));
-    for key in &own {
-        model(view, key, &mut outcome);
+    takeover::keep(view, &mut outcome);
+    for copy in &own {
+        let said = model(view, copy, &mut outcome);
+        takeover::dismiss(view, copy, &mut outcome);
+        for entry in view.entries.iter().filter(|entry| CopyKey::of(entry) == *copy) {
+            outcome.status.insert(entry.status_key(), said.clone());
+        }
+        if view.unwritable(copy).is_none() {
+            outcome.gates.insert(copy.clone(), GateStatus::from(&said));
+        }
     }
-    if view.unwritable.is_none() {
-        erase(view, &mut outcome);
+    if !view.unwritable.contains_key(&None) {
+        erase(view, &wanted, &mut outcome);
     }
     outcome
 }
 
 /// Folders without an entry, and what a finished download left; never one that a Job still writes.
-fn erase(view: &View, outcome: &mut Outcome) {
-    let busy: BTreeSet<&str> = view.jobs.iter().filter(|j| is_active(j)).map(|j| j.key.as_str()).collect();
-    let idle = |key: &&String| !busy.contains(key.as_str());
-    let is_warm = |key: &String| matches!(view.disk.models.get(key), Some(Folder::Complete { .. }));
-    for key in view.disk.models.keys().filter(idle).filter(|key| !view.wanted.contains(*key)) {
-        outcome.actions.push(Action::EraseModel(key.clone()));
+fn erase(view: &View, wanted: &BTreeSet<CopyKey>, outcome: &mut Outcome) {
+    let is_written = |copy: &CopyKey| {
+        let writes =
+            |job: &JobView| job.copy == *copy || (copy.namespace.is_none() && job.writes_root(&copy.key));
+        view.jobs.iter().any(|job| is_active(job) && writes(job))
+    };
+    let is_warm = |copy: &CopyKey| matches!(view.disk.models.get(copy), Some(Folder::Complete { .. }));
+    for copy in view.disk.models.keys() {
+        if !wanted.contains(copy) && !is_written(copy) && !takeover::is_kept(view, copy) {
+            outcome.actions.push(Action::EraseModel(copy.clone()));
+        }
     }
-    for key in
-        view.disk.incoming.keys().filter(idle).filter(|key| !view.wanted.contains(*key) || is_warm(key))
-    {
-        outcome.actions.push(Action::EraseIncoming(key.clone()));
+    for copy in view.disk.incoming.keys() {
+        if (!wanted.contains(copy) || is_warm(copy)) && !is_written(copy) {
+            outcome.actions.push(Action::EraseIncoming(copy.clone()));
+        }
     }
+    let gates = view.disk.gates.iter().filter(|copy| !wanted.contains(*copy));
+    outcome.actions.extend(gates.cloned().map(Action::EraseGate));
+    let is_wanted = |area: &String| wanted.iter().any(|copy| copy.namespace.as_ref() == Some(area));
+    let areas = view.disk.empty_areas.iter().filter(|area| !is_wanted(area));
+    outcome.actions.extend(areas.cloned().map(Action::RemoveArea));
 }
 
 /// A Job whose pod may still write.
@@ -181,20 +212,17 @@ pub fn is_active(job: &JobView) -> bool {
 }
 
 /// One model, which several entries may share: one folder, one Job, a status for each (A7).
-fn model(view: &View, key: &str, outcome: &mut Outcome) {
-    let entries = || view.entries.iter().filter(|e| storage_key(&e.source_model_uri) == key);
-    let before = entries().find_map(|e| view.before.get(&e.status_key()));
+fn model(view: &View, copy: &CopyKey, outcome: &mut Outcome) -> Said {
+    let mut entries = view.entries.iter().filter(|entry| CopyKey::of(entry) == *copy);
+    let before = entries.find_map(|entry| view.before.get(&entry.status_key()));
     // Own Jobs can only be two when an answer was lost.
-    let jobs = || view.jobs.iter().filter(|j| j.key == key);
+    let jobs = || view.jobs.iter().filter(|job| job.copy == *copy);
     let job = jobs().filter(|j| j.own).min_by_key(|j| (rank(j), j.name.as_str()));
     let job = job.or_else(|| jobs().find(|j| is_active(j)));
-    let (status, detail) = match view.disk.models.get(key) {
-        Some(Folder::Complete { bytes }) => (ModelStatus::ModelDownloaded, complete(*bytes, before, job)),
-        _ => missing(view, key, job, before, outcome),
-    };
-    for entry in entries() {
-        outcome.status.insert(entry.status_key(), (status, detail.clone()));
+    if let Some(Folder::Complete { bytes }) = view.disk.models.get(copy) {
+        return (ModelStatus::ModelDownloaded, complete(*bytes, before, job));
     }
+    takeover::take(view, copy, before, outcome).unwrap_or_else(|| missing(view, copy, job, before, outcome))
 }
 
 /// Which of several Jobs counts: the one that works, then the one that ended well.
@@ -223,7 +251,7 @@ fn complete(bytes: u64, before: Option<&Said>, job: Option<&JobView>) -> ModelDe
 /// A model without a complete copy. How often it failed so far is kept until it is complete.
 fn missing(
     view: &View,
-    key: &str,
+    copy: &CopyKey,
     job: Option<&JobView>,
     before: Option<&Said>,
     outcome: &mut Outcome,
@@ -233,15 +261,15 @@ fn missing(
         started: job.and_then(|j| j.started).map(Time),
         ..ModelDetail::default()
     };
-    if let Some(problem) = view.unwritable {
+    if let Some(problem) = view.unwritable(copy) {
         return (ModelStatus::ModelDownloadError, with_problem(base, problem));
     }
-    let incoming = view.disk.incoming.get(key);
+    let incoming = view.disk.incoming.get(copy);
     if job.is_none_or(|job| !is_active(job)) && matches!(incoming, Some(Folder::Complete { .. })) {
-        outcome.actions.push(Action::Place(key.into()));
+        outcome.actions.push(Action::Place(copy.clone()));
         return (ModelStatus::ModelDownloading, base);
     }
-    let Some(job) = job else { return without_job(view, key, base, before, outcome) };
+    let Some(job) = job else { return without_job(view, copy, base, before, outcome) };
     if job.deleting {
         let problem = Problem::new("JobTerminating", format!("Job {} is being deleted", job.name));
         return match before {
@@ -252,14 +280,23 @@ fn missing(
     match &job.phase {
         JobPhase::Pending(None) => (ModelStatus::ModelDownloadPending, base),
         JobPhase::Pending(Some(problem)) => (ModelStatus::ModelDownloadPending, with_problem(base, problem)),
-        JobPhase::Running => (ModelStatus::ModelDownloading, base),
+        JobPhase::Running => {
+            wake(outcome, view.now + PROGRESS_EVERY);
+            (ModelStatus::ModelDownloading, with_progress(base, view.progress.get(copy)))
+        }
         JobPhase::Succeeded(at) if incoming == Some(&Folder::Bare) => {
-            outcome.actions.push(Action::Adopt(key.into()));
+            outcome.actions.push(Action::Adopt(copy.clone()));
             (ModelStatus::ModelDownloading, ModelDetail { finished: Some(Time(*at)), ..base })
         }
         JobPhase::Succeeded(at) => vanished(view, job, *at, base, before, outcome),
         JobPhase::Failed(at, problem) => failed(view, job, *at, problem, base, before, outcome),
     }
+}
+
+fn with_progress(detail: ModelDetail, progress: Option<&ProgressReport>) -> ModelDetail {
+    let bytes =
+        |of: fn(&ProgressReport) -> u64| progress.and_then(|progress| i64::try_from(of(progress)).ok());
+    ModelDetail { bytes_done: bytes(|p| p.bytes_done), bytes_total: bytes(|p| p.bytes_total), ..detail }
 }
 
 /// A Job succeeded, but nothing is there. Where a copy was there before, it was taken away behind our
@@ -318,7 +355,7 @@ fn back_off(attempts: i32) -> SignedDuration {
 
 fn without_job(
     view: &View,
-    key: &str,
+    copy: &CopyKey,
     base: ModelDetail,
     before: Option<&Said>,
     outcome: &mut Outcome,
@@ -331,7 +368,7 @@ fn without_job(
         wake(outcome, before.1.next_try.as_ref().map_or(view.now, |at| at.0));
         return before.clone();
     }
-    outcome.actions.push(Action::Download(key.into()));
+    outcome.actions.push(Action::Download(copy.clone()));
     (ModelStatus::ModelDownloadPending, base)
 }
 
@@ -354,3 +391,5 @@ fn with_problem(detail: ModelDetail, problem: &Problem) -> ModelDetail {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) mod world;

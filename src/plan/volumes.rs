@@ -12,10 +12,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::drift;
-use super::names::{self, CacheKey, MANAGED_BY, MANAGER};
+use super::names::{self, CACHE_NAMESPACE, CACHE_UID, CacheKey, MANAGED_BY, MANAGER, NAMESPACES};
 use crate::api::{CacheSpec, LocalModelNodeGroup};
 
 /// A volume and the claim that it is for, as they are wanted.
@@ -25,6 +25,26 @@ pub struct Pair {
     pub volume: PersistentVolume,
     /// The claim.
     pub claim: PersistentVolumeClaim,
+    /// Where KServe's pair of the same names begins, if that is somewhere else.
+    pub theirs: Option<Theirs>,
+}
+
+/// A pair as KServe makes it: unowned, unlabelled, and with the volume at this folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Theirs {
+    /// The folder on the node.
+    pub path: String,
+    /// What becomes of it.
+    pub then: Takeover,
+}
+
+/// What becomes of a pair of KServe's that begins at another folder than ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// It is ours from then on, and stays at its folder.
+    Adopt,
+    /// It goes, claim first, and ours is made. The claim waits for the pods that name it.
+    Replace,
 }
 
 /// The next step towards a pair; after it the world is looked at again.
@@ -42,17 +62,21 @@ pub enum Step {
     AdoptClaim,
     /// Make the volume forget a claim that is gone, so that the next one can bind.
     FreeVolume,
-    /// Delete a claim that can never bind again; it is made anew.
+    /// Delete a claim that can never bind again, or that is to be another; it is made anew.
     DeleteClaim,
-    /// Delete a volume that an earlier object of the same name left.
+    /// Delete a volume that an earlier object of the same name left, or KServe at another folder.
     DeleteVolume,
     /// A volume or claim of this name is still in deletion; the text says which.
     Wait(String),
+    /// Delete the claim of a pair that KServe made at another folder, once nothing of KServe's uses it; the
+    /// text says which.
+    ReplaceClaim(String),
     /// Somebody else's object has the name; the text says which and what to do.
     Conflict(String),
 }
 
-/// The download volumes of a cache in the job namespace (C1, C2).
+/// The download volumes of a cache in the job namespace (C1, C2). Those of a namespace cache begin at its
+/// namespace's area (C10), and have no owner: Kubernetes allows none across namespaces.
 pub fn download(
     cache: &CacheKey,
     spec: &CacheSpec,
@@ -62,9 +86,16 @@ pub fn download(
 ) -> Pair {
     let group_name = group.name_any();
     let first = spec.node_groups.first() == Some(&group_name);
-    let volume = names::download_volume(cache, &group_name, first);
-    let claim = names::download_claim(cache, &group_name, first);
-    pair(group, (volume, claim), job_namespace, Some((&cache.name, &spec.model_size)), owner)
+    let pair = Wanted {
+        group,
+        volume: names::download_volume(cache, &group_name, first),
+        claim: names::download_claim(cache, &group_name, first),
+        namespace: job_namespace,
+        cache: Some((cache, &spec.model_size)),
+        owner,
+    };
+    let theirs = cache.namespace.as_ref().and(group.spec.path());
+    Pair { theirs: theirs.map(|path| Theirs { path: path.into(), then: Takeover::Replace }), ..pair.pair() }
 }
 
 /// The volumes through which the services of a namespace read a cache (S6). Every mount is read-only,
@@ -78,88 +109,132 @@ pub fn serving(
     namespace: &str,
 ) -> Pair {
     let group_name = group.name_any();
-    let volume = names::serving_volume(cache, &group_name, namespace);
-    let claim = names::serving_claim(cache, &group_name);
-    let mut pair = pair(group, (volume, claim), namespace, Some((&cache.name, &spec.model_size)), owner);
+    let pair = Wanted {
+        group,
+        volume: names::serving_volume(cache, &group_name, namespace),
+        claim: names::serving_claim(cache, &group_name),
+        namespace,
+        cache: Some((cache, &spec.model_size)),
+        owner,
+    };
+    let mut pair = pair.pair();
     for meta in [&mut pair.volume.metadata, &mut pair.claim.metadata] {
         meta.labels.get_or_insert_default().insert(names::SERVES.into(), names::label_value(namespace));
     }
     if let Some(spec) = &mut pair.volume.spec {
         spec.mount_options = Some(vec!["ro".into()]);
     }
-    pair
+    let theirs = cache.namespace.as_ref().and(group.spec.path());
+    Pair { theirs: theirs.map(|path| Theirs { path: path.into(), then: Takeover::Adopt }), ..pair }
 }
 
 /// The volumes through which a group's agents reach their disk (G1).
 pub fn agent(group: &LocalModelNodeGroup, owner: OwnerReference, namespace: &str) -> Pair {
     let name = names::agent(&group.name_any());
-    pair(group, (name.clone(), name), namespace, None, owner)
+    Wanted { group, volume: name.clone(), claim: name, namespace, cache: None, owner }.pair()
 }
 
-fn pair(
-    group: &LocalModelNodeGroup,
-    (volume_name, claim_name): (String, String),
-    namespace: &str,
-    cache: Option<(&str, &Quantity)>,
+/// What a pair is made from.
+struct Wanted<'a> {
+    group: &'a LocalModelNodeGroup,
+    volume: String,
+    claim: String,
+    /// The claim's namespace.
+    namespace: &'a str,
+    /// The cache and its size; none for the agents' own.
+    cache: Option<(&'a CacheKey, &'a Quantity)>,
+    /// The cache or group, also where it cannot own the pair.
     owner: OwnerReference,
-) -> Pair {
-    let group_name = group.name_any();
-    let mut names = vec![(names::NODE_GROUP, group_name.as_str())];
-    names.extend(cache.map(|(name, _)| (names::CACHE, name)));
-    let labels = names.iter().map(|(label, name)| ((*label).to_owned(), names::label_value(name)));
-    let labels: BTreeMap<_, _> = labels.chain([(MANAGED_BY.into(), MANAGER.into())]).collect();
-    let owners = vec![owner];
-    let metadata = |name, namespace: Option<&str>| ObjectMeta {
-        name: Some(name),
-        namespace: namespace.map(Into::into),
-        labels: Some(labels.clone()),
-        annotations: names::full_names(&names),
-        owner_references: Some(owners.clone()),
-        ..ObjectMeta::default()
-    };
-    let mut volume_spec = group.spec.persistent_volume_spec.clone();
-    let mut claim_spec =
-        PersistentVolumeClaimSpec { volume_name: None, ..group.spec.persistent_volume_claim_spec.clone() };
-    if let Some((_, size)) = cache {
-        volume_spec.capacity.get_or_insert_default().insert("storage".into(), size.clone());
-        let resources = claim_spec.resources.get_or_insert_default();
-        resources.requests.get_or_insert_default().insert("storage".into(), size.clone());
+}
+
+impl Wanted<'_> {
+    fn pair(self) -> Pair {
+        let area = self.cache.and_then(|(cache, _)| cache.namespace.as_deref());
+        let mut volume_spec = self.group.spec.persistent_volume_spec.clone();
+        let mut claim_spec = PersistentVolumeClaimSpec {
+            volume_name: None,
+            ..self.group.spec.persistent_volume_claim_spec.clone()
+        };
+        if let Some((_, size)) = self.cache {
+            volume_spec.capacity.get_or_insert_default().insert("storage".into(), size.clone());
+            let resources = claim_spec.resources.get_or_insert_default();
+            resources.requests.get_or_insert_default().insert("storage".into(), size.clone());
+        }
+        if let Some(namespace) = area {
+            begin_at_area(&mut volume_spec, namespace);
+        }
+        volume_spec.persistent_volume_reclaim_policy = Some("Retain".into());
+        volume_spec.claim_ref = Some(ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("PersistentVolumeClaim".into()),
+            namespace: Some(self.namespace.into()),
+            name: Some(self.claim.clone()),
+            ..ObjectReference::default()
+        });
+        let (volume, claim) =
+            (self.metadata(&self.volume, None), self.metadata(&self.claim, Some(self.namespace)));
+        Pair {
+            volume: PersistentVolume { metadata: volume, spec: Some(volume_spec), status: None },
+            claim: PersistentVolumeClaim { metadata: claim, spec: Some(claim_spec), status: None },
+            theirs: None,
+        }
     }
-    volume_spec.persistent_volume_reclaim_policy = Some("Retain".into());
-    volume_spec.claim_ref = Some(ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("PersistentVolumeClaim".into()),
-        namespace: Some(namespace.into()),
-        name: Some(claim_name.clone()),
-        ..ObjectReference::default()
-    });
-    Pair {
-        volume: PersistentVolume {
-            metadata: metadata(volume_name, None),
-            spec: Some(volume_spec),
-            status: None,
-        },
-        claim: PersistentVolumeClaim {
-            metadata: metadata(claim_name, Some(namespace)),
-            spec: Some(claim_spec),
-            status: None,
-        },
+
+    fn metadata(&self, name: &str, namespace: Option<&str>) -> ObjectMeta {
+        let group = self.group.name_any();
+        let cache = self.cache.map(|(cache, _)| cache);
+        let mut names = vec![(names::NODE_GROUP, group.as_str())];
+        names.extend(cache.map(|cache| (names::CACHE, cache.name.as_str())));
+        let mut labels: BTreeMap<_, _> =
+            names.iter().map(|(label, name)| ((*label).to_owned(), names::label_value(name))).collect();
+        labels.insert(MANAGED_BY.into(), MANAGER.into());
+        let area = cache.and_then(|cache| cache.namespace.clone());
+        let owner_references = area.is_none().then(|| vec![self.owner.clone()]);
+        if let Some(area) = area {
+            labels.insert(CACHE_NAMESPACE.into(), area);
+            labels.insert(CACHE_UID.into(), self.owner.uid.clone());
+        }
+        ObjectMeta {
+            name: Some(name.into()),
+            namespace: namespace.map(Into::into),
+            labels: Some(labels),
+            annotations: names::full_names(&names),
+            owner_references,
+            ..ObjectMeta::default()
+        }
     }
+}
+
+/// Lets a volume of a group begin at a namespace's area of the group's disk.
+pub fn begin_at_area(volume: &mut PersistentVolumeSpec, namespace: &str) {
+    let local = volume.local.as_mut().map(|local| &mut local.path);
+    if let Some(path) = local.or(volume.host_path.as_mut().map(|host| &mut host.path)) {
+        *path = format!("{}/{NAMESPACES}/{namespace}", path.trim_end_matches('/'));
+    }
+}
+
+/// Whether an object is one of the cache with this uid, as its owner or its label says.
+pub fn belongs(meta: &ObjectMeta, uid: &str) -> bool {
+    let owners = meta.owner_references.iter().flatten();
+    owners.map(|owner| owner.uid.as_str()).chain(label(meta, CACHE_UID)).any(|of| of == uid)
 }
 
 /// What to do next, given what is there. A volume of ours stays as it is, one exactly as wanted is
 /// adopted, anything else is never touched (C3); one that was deleted comes back (C4).
 pub fn step(wanted: &Pair, volume: Option<&PersistentVolume>, claim: Option<&PersistentVolumeClaim>) -> Step {
     // The claim comes first: a volume that is made beside somebody else's claim would bind to it.
-    let claim_is = claim.map(|claim| claim_relation(wanted, claim));
+    let claim_is = claim.map(|claim| claim_relation(wanted, claim, volume));
     match (claim, claim_is) {
-        (Some(claim), Some(Relation::Foreign | Relation::Earlier)) if is_deleting(&claim.metadata) => {
+        (Some(claim), Some(Relation::Foreign | Relation::Earlier | Relation::Replaced))
+            if is_deleting(&claim.metadata) =>
+        {
             return wait("PersistentVolumeClaim", &claim_name(claim));
         }
         (Some(claim), Some(Relation::Foreign)) => {
             return conflict("PersistentVolumeClaim", &claim_name(claim));
         }
         (_, Some(Relation::Earlier)) => return Step::DeleteClaim,
+        (Some(claim), Some(Relation::Replaced)) => return replace(&claim_name(claim)),
         _ => {}
     }
     let claim = claim.zip(claim_is);
@@ -167,7 +242,7 @@ pub fn step(wanted: &Pair, volume: Option<&PersistentVolume>, claim: Option<&Per
         Some(volume) => match volume_relation(wanted, volume) {
             Relation::Foreign => foreign_volume(volume),
             _ if is_deleting(&volume.metadata) => deleting_volume(volume, claim),
-            Relation::Earlier => Step::DeleteVolume,
+            Relation::Earlier | Relation::Replaced => Step::DeleteVolume,
             Relation::Adoptable => Step::AdoptVolume,
             Relation::Ours => with_volume(volume, claim),
         },
@@ -224,6 +299,12 @@ fn wait(kind: &str, name: &str) -> Step {
     Step::Wait(format!("{kind} {name} is still being deleted"))
 }
 
+fn replace(claim: &str) -> Step {
+    Step::ReplaceClaim(format!(
+        "PersistentVolumeClaim {claim} was made by KServe for another folder: it is replaced once no Job uses it"
+    ))
+}
+
 fn conflict(kind: &str, name: &str) -> Step {
     Step::Conflict(format!("{kind} {name} exists and is somebody else's: remove it or rename this object"))
 }
@@ -237,49 +318,93 @@ enum Relation {
     Earlier,
     /// It is what the plan would make, and has the wanted owner or none: KServe's.
     Adoptable,
+    /// It is KServe's, at another folder, and has to go.
+    Replaced,
     /// It is anything else, the volume of another object of ours with the same joined name included.
     Foreign,
 }
 
 fn volume_relation(wanted: &Pair, live: &PersistentVolume) -> Relation {
-    relation(&live.metadata, &wanted.volume.metadata, || same_volume(wanted, live))
-}
-
-fn claim_relation(wanted: &Pair, live: &PersistentVolumeClaim) -> Relation {
-    let volume = live.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
-    relation(&live.metadata, &wanted.claim.metadata, || {
-        volume == wanted.volume.metadata.name.as_deref() && !is_deleting(&live.metadata)
-    })
-}
-
-fn relation(live: &ObjectMeta, wanted: &ObjectMeta, is_as_wanted: impl Fn() -> bool) -> Relation {
-    let owners = live.owner_references.as_deref().unwrap_or_default();
-    let ours = wanted.owner_references.iter().flatten().next();
-    let any = |is: fn(&OwnerReference, &OwnerReference) -> bool| {
-        owners.iter().any(|owner| ours.is_some_and(|ours| is(owner, ours)))
-    };
-    let is_same = any(|owner, ours| owner.uid == ours.uid);
-    let has_its_name = any(|owner, ours| (&owner.kind, &owner.name) == (&ours.kind, &ours.name));
-    let is_managed =
-        live.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER);
-    match (is_managed, is_same, has_its_name) {
-        (true, true, _) => Relation::Ours,
-        (true, false, true) => Relation::Earlier,
-        _ if (is_same || owners.is_empty()) && is_as_wanted() => Relation::Adoptable,
-        _ => Relation::Foreign,
+    let path = |spec: &PersistentVolumeSpec| json!({"local": spec.local, "hostPath": spec.host_path});
+    let ours = wanted.volume.spec.as_ref().map(path).unwrap_or_default();
+    match relation(&live.metadata, &wanted.volume.metadata) {
+        Some(known) => known,
+        None if same_volume(wanted, live, &ours) => Relation::Adoptable,
+        None => match &wanted.theirs {
+            Some(theirs) if same_volume(wanted, live, &at_path(&ours, &theirs.path)) => match theirs.then {
+                Takeover::Adopt => Relation::Adoptable,
+                Takeover::Replace => Relation::Replaced,
+            },
+            _ => Relation::Foreign,
+        },
     }
 }
 
-/// Whether a volume leads to the same folder, for the same claim, on the same nodes.
-fn same_volume(wanted: &Pair, live: &PersistentVolume) -> bool {
+fn claim_relation(
+    wanted: &Pair,
+    live: &PersistentVolumeClaim,
+    volume: Option<&PersistentVolume>,
+) -> Relation {
+    let names = live.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+    match relation(&live.metadata, &wanted.claim.metadata) {
+        Some(known) => known,
+        None if names != wanted.volume.metadata.name.as_deref() || is_deleting(&live.metadata) => {
+            Relation::Foreign
+        }
+        None if volume.is_some_and(|volume| volume_relation(wanted, volume) == Relation::Replaced) => {
+            Relation::Replaced
+        }
+        None => Relation::Adoptable,
+    }
+}
+
+/// Whose an object is by owner and labels; `None` when it may be KServe's.
+fn relation(live: &ObjectMeta, wanted: &ObjectMeta) -> Option<Relation> {
+    let owners = live.owner_references.as_deref().unwrap_or_default();
+    let (is_same, has_its_name) = if let Some(ours) = wanted.owner_references.iter().flatten().next() {
+        let any = |is: &dyn Fn(&OwnerReference) -> bool| owners.iter().any(is);
+        (
+            any(&|owner| owner.uid == ours.uid),
+            any(&|owner| (&owner.kind, &owner.name) == (&ours.kind, &ours.name)),
+        )
+    } else {
+        let same = |key| label(live, key).is_some() && label(live, key) == label(wanted, key);
+        let is_its_name = same(names::CACHE) && same(CACHE_NAMESPACE);
+        (is_its_name && same(CACHE_UID), is_its_name)
+    };
+    match (label(live, MANAGED_BY) == Some(MANAGER), is_same, has_its_name) {
+        (true, true, _) => Some(Relation::Ours),
+        (true, false, true) => Some(Relation::Earlier),
+        _ if label(live, CACHE_UID).is_some() => Some(Relation::Foreign), // another namespace cache's
+        _ if is_same || owners.is_empty() => None,
+        _ => Some(Relation::Foreign),
+    }
+}
+
+fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Whether a volume leads to this folder, for the same claim, on the same nodes.
+fn same_volume(wanted: &Pair, live: &PersistentVolume, folder: &Value) -> bool {
     let (Some(wanted), Some(live)) = (&wanted.volume.spec, &live.spec) else { return false };
-    let folder = |spec: &PersistentVolumeSpec| json!({"local": spec.local, "hostPath": spec.host_path});
     let nodes = |spec: &PersistentVolumeSpec| json!(spec.node_affinity);
-    drift::satisfied(&folder(wanted), &folder(live))
+    drift::satisfied(folder, &json!({"local": live.local, "hostPath": live.host_path}))
         && drift::satisfied(&json!(wanted.claim_ref), &json!(live.claim_ref))
         // Both ways: a volume that fewer nodes reach is another volume.
         && drift::satisfied(&nodes(wanted), &nodes(live))
         && drift::satisfied(&nodes(live), &nodes(wanted))
+}
+
+/// The same kind of folder at another path.
+fn at_path(folder: &Value, path: &str) -> Value {
+    let mut folder = folder.clone();
+    for kind in ["local", "hostPath"] {
+        if !folder[kind].is_null() {
+            folder[kind]["path"] = json!(path);
+        }
+    }
+    folder
 }
 
 fn is_deleting(meta: &ObjectMeta) -> bool {

@@ -134,7 +134,8 @@ async fn a_run_cut_short_is_not_believed_and_the_next_goes_on_at_the_same_commit
         () = eventually("the others are there", || others.iter().all(|path| dest.join(path).exists())) => {}
     }
     assert!(!is_complete(&dest) && !dest.join(SHARD).exists());
-    eventually("the unfinished file is gone", || state_of(&dest) == ["lock", "plan.json"]).await;
+    eventually("the unfinished file is gone", || state_of(&dest) == ["lock", "plan.json", "progress.json"])
+        .await;
 
     world.hub.clear_faults();
     world.hub.clear_requests();

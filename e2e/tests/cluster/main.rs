@@ -8,5 +8,6 @@ mod deletion;
 mod downloads;
 mod healing;
 mod kills;
+mod namespace_caches;
 mod nodes;
 mod walkthrough;

@@ -1,12 +1,24 @@
-use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 use rustix::process::Uid;
 
 use super::*;
+use crate::agent::folders::FOLDER_MODE;
 use crate::download::manifest::ManifestFile;
 
 const KEY: &str = "c277d78a31bc6624";
 const OTHER: &str = "0123456789abcdef";
+
+fn root() -> CopyKey {
+    CopyKey::root(KEY)
+}
+
+/// The same source's copy of a namespace.
+fn of_ns() -> CopyKey {
+    CopyKey { namespace: Some("ns".into()), ..root() }
+}
 
 /// A disk in a folder of its own, which goes with it.
 struct Sample {
@@ -17,7 +29,7 @@ struct Sample {
 fn disk() -> Sample {
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::new(folder.path());
-    assert_eq!(disk.problem(), None);
+    assert_eq!(disk.problem(None), None);
     Sample { disk, folder }
 }
 
@@ -61,7 +73,7 @@ impl Sample {
         std::thread::scope(|scope| scope.spawn(work).join().unwrap())
     }
 
-    fn models(&self) -> BTreeMap<String, Folder> {
+    fn models(&self) -> BTreeMap<CopyKey, Folder> {
         self.disk.scan().unwrap().inventory.models
     }
 
@@ -84,9 +96,9 @@ fn at(area: &str, key: &str) -> String {
 }
 
 #[test]
-fn a_new_disk_gets_its_two_folders_writable_for_the_group() {
+fn a_new_disk_gets_its_folders_writable_for_the_group() {
     let disk = disk();
-    for area in [MODELS, INCOMING] {
+    for area in PARTS {
         assert_eq!(fs::metadata(disk.path(area)).unwrap().mode() & 0o7777, FOLDER_MODE);
     }
     assert_eq!(disk.disk.scan().unwrap(), Scan::default());
@@ -119,7 +131,7 @@ fn a_scan_tells_complete_damaged_bare_and_empty_folders_apart() {
         Folder::Empty,
         Folder::Empty,
     ];
-    assert_eq!(disk.models(), keys.into_iter().zip(expected).collect());
+    assert_eq!(disk.models(), keys.into_iter().map(CopyKey::root).zip(expected).collect());
 }
 
 #[test]
@@ -130,6 +142,9 @@ fn what_is_not_ours_is_reported_and_no_folder_of_the_inventory() {
     disk.write("incoming/0000000000000000", "a file with a key's name");
     disk.write("backup/a", "theirs");
     disk.write("namespaces/ns/models/x/a", "");
+    disk.write("namespaces/ns/theirs", "");
+    disk.write("namespaces/Not.A.Name/models/0000000000000000/a", "");
+    disk.write("namespaces/file", "");
     fs::create_dir(disk.path("lost+found")).unwrap();
     symlink(disk.path("backup"), disk.path(&at(MODELS, KEY))).unwrap();
     let scan = disk.disk.scan().unwrap();
@@ -138,7 +153,17 @@ fn what_is_not_ours_is_reported_and_no_folder_of_the_inventory() {
     let link = at(MODELS, KEY);
     assert_eq!(
         strangers,
-        ["backup", "incoming/0000000000000000", "models/C277D78A31BC6624", &link, "models/readme.txt"]
+        [
+            "backup",
+            "incoming/0000000000000000",
+            "models/C277D78A31BC6624",
+            &link,
+            "models/readme.txt",
+            "namespaces/Not.A.Name",
+            "namespaces/file",
+            "namespaces/ns/models/x",
+            "namespaces/ns/theirs",
+        ]
     );
 }
 
@@ -149,10 +174,10 @@ fn a_link_in_place_of_a_folder_is_never_followed() {
     for area in [MODELS, INCOMING] {
         symlink(disk.path("outside"), disk.path(&at(area, KEY))).unwrap();
     }
-    disk.disk.erase_model(KEY).unwrap();
-    disk.disk.erase_incoming(KEY).unwrap();
-    disk.disk.place(KEY).unwrap();
-    let error = disk.disk.prepare(KEY).unwrap_err().to_string();
+    disk.disk.erase_model(&root()).unwrap();
+    disk.disk.erase_incoming(&root()).unwrap();
+    disk.disk.place(&root()).unwrap();
+    let error = disk.disk.prepare(&root()).unwrap_err().to_string();
     assert!(error.contains(KEY) && error.contains("not a folder of this disk"), "{error}");
     assert!(disk.path("outside/a").exists() && disk.path("outside/.localmodel/manifest.json").exists());
     assert!(disk.path(&at(MODELS, KEY)).is_symlink() && disk.path(&at(INCOMING, KEY)).is_symlink());
@@ -164,7 +189,7 @@ fn a_link_in_place_of_the_models_folder_makes_the_disk_unusable_and_shows_nothin
     disk.copy(&format!("outside/{KEY}"), &["a"]);
     fs::remove_dir(disk.path(MODELS)).unwrap();
     symlink(disk.path("outside"), disk.path(MODELS)).unwrap();
-    let problem = disk.disk.problem().unwrap();
+    let problem = disk.disk.problem(None).unwrap();
     assert_eq!(problem.reason, "DiskNotWritable");
     assert!(problem.message.contains("not a folder of this disk"), "{}", problem.message);
     assert_eq!(disk.models(), BTreeMap::new());
@@ -175,7 +200,7 @@ fn a_disk_that_cannot_be_written_is_reported_with_folder_and_user() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("file");
     fs::write(&root, "no folder").unwrap(); // nothing can be made below a file, not even by root
-    let problem = Disk::new(&root).problem().unwrap();
+    let problem = Disk::new(&root).problem(None).unwrap();
     assert_eq!(problem.reason, "DiskNotWritable");
     let user = format!("user id {}", geteuid().as_raw());
     assert!(problem.message.contains("models/") && problem.message.contains(&user), "{}", problem.message);
@@ -186,10 +211,10 @@ fn a_disk_that_cannot_be_written_is_reported_with_folder_and_user() {
 fn a_folder_that_only_others_may_write_is_reported() {
     let disk = disk();
     fs::set_permissions(disk.path(INCOMING), Permissions::from_mode(0o555)).unwrap();
-    let problem = disk.as_nobody(Disk::problem).unwrap();
+    let problem = disk.as_nobody(|disk| disk.problem(None)).unwrap();
     assert!(problem.message.starts_with("incoming/"), "{}", problem.message);
     fs::set_permissions(disk.path(INCOMING), Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(disk.as_nobody(Disk::problem), None);
+    assert_eq!(disk.as_nobody(|disk| disk.problem(None)), None);
 }
 
 #[test]
@@ -199,24 +224,28 @@ fn a_repair_starts_from_links_of_the_good_files() {
     disk.copy(&model, &["good", "sub/dir/good", "short", "gone"]);
     disk.write(&format!("{model}/short"), "1");
     fs::remove_file(disk.path(&format!("{model}/gone"))).unwrap();
-    disk.disk.prepare(KEY).unwrap();
+    disk.disk.prepare(&root()).unwrap();
     for file in ["good", "sub/dir/good"] {
         assert_eq!(disk.inode(&format!("{model}/{file}")), disk.inode(&format!("{incoming}/{file}")));
     }
     assert!(!disk.path(&format!("{incoming}/short")).exists());
     assert_eq!(fs::metadata(disk.path(&format!("{incoming}/sub/dir"))).unwrap().mode() & 0o7777, FOLDER_MODE);
-    assert_eq!(disk.disk.scan().unwrap().inventory.incoming[KEY], Folder::Damaged, "it is not complete yet");
-    disk.disk.prepare(KEY).unwrap();
+    assert_eq!(
+        disk.disk.scan().unwrap().inventory.incoming[&root()],
+        Folder::Damaged,
+        "it is not complete yet"
+    );
+    disk.disk.prepare(&root()).unwrap();
 }
 
 #[test]
 fn a_first_download_starts_from_an_empty_folder_and_keeps_what_is_in_it() {
     let disk = disk();
-    disk.disk.prepare(KEY).unwrap();
-    assert_eq!(disk.disk.scan().unwrap().inventory.incoming[KEY], Folder::Empty);
+    disk.disk.prepare(&root()).unwrap();
+    assert_eq!(disk.disk.scan().unwrap().inventory.incoming[&root()], Folder::Empty);
     disk.write(&format!("incoming/{KEY}/.localmodel/0.incomplete"), "half");
     disk.write(&format!("models/{KEY}/no-manifest"), "x");
-    disk.disk.prepare(KEY).unwrap();
+    disk.disk.prepare(&root()).unwrap();
     assert!(disk.path(&format!("incoming/{KEY}/.localmodel/0.incomplete")).exists());
     assert!(!disk.path(&format!("incoming/{KEY}/no-manifest")).exists(), "nobody vouches for it");
 }
@@ -229,7 +258,7 @@ fn a_link_that_a_job_left_does_not_lead_a_repair_out_of_its_folder() {
     disk.copy(&at(MODELS, OTHER), &["x"]);
     fs::create_dir(disk.path(&at(INCOMING, KEY))).unwrap();
     symlink(disk.path(&at(MODELS, OTHER)), disk.path(&format!("incoming/{KEY}/sub"))).unwrap();
-    disk.disk.prepare(KEY).unwrap();
+    disk.disk.prepare(&root()).unwrap();
     assert!(disk.path(&format!("incoming/{KEY}/good")).exists());
     assert!(!disk.path(&format!("models/{OTHER}/good")).exists());
 }
@@ -239,11 +268,11 @@ fn a_complete_download_is_moved_in_one_rename() {
     let disk = disk();
     disk.copy(&at(INCOMING, KEY), &["a"]);
     let inode = disk.inode(&at(INCOMING, KEY));
-    disk.disk.place(KEY).unwrap();
+    disk.disk.place(&root()).unwrap();
     assert_eq!(disk.inode(&at(MODELS, KEY)), inode);
     assert!(!disk.path(&at(INCOMING, KEY)).exists());
-    disk.disk.place(KEY).unwrap();
-    assert_eq!(disk.models()[KEY], Folder::Complete { bytes: 5 });
+    disk.disk.place(&root()).unwrap();
+    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 5 });
 }
 
 #[test]
@@ -255,13 +284,16 @@ fn a_repaired_copy_changes_places_with_the_damaged_one_and_open_files_stay() {
     let mut open = File::open(disk.path(&format!("models/{KEY}/a"))).unwrap();
     disk.copy(&at(INCOMING, KEY), &["a", "b"]);
     let inode = disk.inode(&at(INCOMING, KEY));
-    disk.disk.place(KEY).unwrap();
+    disk.disk.place(&root()).unwrap();
     assert_eq!(disk.inode(&at(MODELS, KEY)), inode);
     let scan = disk.disk.scan().unwrap().inventory;
-    assert_eq!((scan.models[KEY], scan.incoming[KEY]), (Folder::Complete { bytes: 10 }, Folder::Damaged));
-    disk.disk.place(KEY).unwrap();
+    assert_eq!(
+        (scan.models[&root()], scan.incoming[&root()]),
+        (Folder::Complete { bytes: 10 }, Folder::Damaged)
+    );
+    disk.disk.place(&root()).unwrap();
     assert_eq!(disk.inode(&at(MODELS, KEY)), inode, "doing it twice does not bring the damaged one back");
-    disk.disk.erase_incoming(KEY).unwrap();
+    disk.disk.erase_incoming(&root()).unwrap();
     let mut content = String::new();
     open.read_to_string(&mut content).unwrap();
     assert_eq!(content, "12345");
@@ -271,7 +303,7 @@ fn a_repaired_copy_changes_places_with_the_damaged_one_and_open_files_stay() {
 fn what_is_not_complete_is_never_placed() {
     let disk = disk();
     disk.write(&format!("incoming/{KEY}/a"), "12345");
-    disk.disk.place(KEY).unwrap();
+    disk.disk.place(&root()).unwrap();
     assert_eq!(disk.models(), BTreeMap::new());
 }
 
@@ -280,9 +312,9 @@ fn a_folder_is_erased_whole_and_its_neighbours_stay() {
     let disk = disk();
     disk.copy(&at(MODELS, KEY), &["a", "sub/b"]);
     disk.copy(&at(MODELS, OTHER), &["a"]);
-    disk.disk.erase_model(KEY).unwrap();
-    disk.disk.erase_model(KEY).unwrap();
-    assert_eq!(disk.models().keys().collect::<Vec<_>>(), [OTHER]);
+    disk.disk.erase_model(&root()).unwrap();
+    disk.disk.erase_model(&root()).unwrap();
+    assert_eq!(disk.models().keys().collect::<Vec<_>>(), [&CopyKey::root(OTHER)]);
     assert!(!disk.path(&at(MODELS, KEY)).exists());
 }
 
@@ -299,10 +331,10 @@ fn what_is_half_erased_does_not_look_complete() {
         }
     };
     lock(0o555);
-    let error = disk.as_nobody(|disk| disk.erase_model(KEY)).unwrap_err().to_string();
+    let error = disk.as_nobody(|disk| disk.erase_model(&root())).unwrap_err().to_string();
     lock(0o755);
     assert!(error.contains("erasing") && error.contains(KEY), "{error}");
-    assert_ne!(disk.models()[KEY], Folder::Complete { bytes: 100 });
+    assert_ne!(disk.models()[&root()], Folder::Complete { bytes: 100 });
     assert!(disk.path(&format!("{model}/locked-0/file")).exists());
 }
 
@@ -313,7 +345,7 @@ fn links_inside_a_folder_are_erased_and_not_followed() {
     disk.write(&format!("models/{KEY}/x"), "1");
     symlink(disk.path("outside"), disk.path(&format!("models/{KEY}/link"))).unwrap();
     symlink(disk.path("outside/.localmodel"), disk.path(&format!("models/{KEY}/.localmodel"))).unwrap();
-    disk.disk.erase_model(KEY).unwrap();
+    disk.disk.erase_model(&root()).unwrap();
     assert!(!disk.path(&at(MODELS, KEY)).exists());
     assert!(disk.path("outside/a").exists() && disk.path("outside/.localmodel/manifest.json").exists());
 }
@@ -327,7 +359,7 @@ fn an_adopted_copy_has_a_manifest_of_its_files_and_not_of_the_downloaders_books(
     disk.write(&format!("{incoming}/.cache/huggingface/config.json.metadata"), "x");
     disk.write("secret", "not the model's");
     symlink(disk.path("secret"), disk.path(&format!("{incoming}/link"))).unwrap();
-    disk.disk.adopt(KEY, "hf://o/m").unwrap();
+    disk.disk.adopt(&root(), "hf://o/m").unwrap();
     let manifest = Manifest::read(&disk.path(&incoming)).unwrap().unwrap();
     assert!(manifest.adopted);
     assert_eq!(manifest.source, "hf://o/m");
@@ -340,8 +372,10 @@ fn an_adopted_copy_has_a_manifest_of_its_files_and_not_of_the_downloaders_books(
             file("sub/.cache/kept", 1, "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"),
         ]
     );
-    disk.disk.place(KEY).unwrap();
-    assert_eq!(disk.models()[KEY], Folder::Complete { bytes: 3 });
+    disk.disk.place(&root()).unwrap();
+    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 3 });
     disk.write(&format!("models/{KEY}/config.json"), "");
-    assert_eq!(disk.models()[KEY], Folder::Damaged, "later damage shows");
+    assert_eq!(disk.models()[&root()], Folder::Damaged, "later damage shows");
 }
+
+mod areas;

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::api::cache::LocalModelNamespaceCacheSpec;
 use crate::plan::samples::{
     KEY, URI, cache, cache_named, from, group, group_named, labelled_node, node, not_ready,
 };
@@ -129,12 +130,43 @@ fn a_warm_label_stands_for_a_complete_copy_that_is_still_wanted() {
 }
 
 #[test]
+fn a_namespace_cache_has_an_entry_and_a_warm_label_of_its_own_beside_a_cluster_cache_of_its_name() {
+    let (cluster, group) = (cache_named("m", URI, &["workers"]), group());
+    let of = |namespace: &str| {
+        let mut cache =
+            LocalModelNamespaceCache::new("m", LocalModelNamespaceCacheSpec(cluster.spec.0.clone()));
+        cache.metadata.namespace = Some(namespace.into());
+        cache
+    };
+    let (a, b) = (of("a"), of("b"));
+    let caches = [PlannedCache::from(&b), PlannedCache::from(&cluster), PlannedCache::from(&a)];
+    let entries = entries(&node("n"), &[&group], &caches, &[], true);
+    assert_eq!(
+        json!(entries),
+        json!([
+            {"modelName": "m", "sourceModelUri": URI},
+            {"modelName": "m", "sourceModelUri": URI, "namespace": "a", "nodeGroup": "workers"},
+            {"modelName": "m", "sourceModelUri": URI, "namespace": "b", "nodeGroup": "workers"},
+        ])
+    );
+    let status: LocalModelNodeStatus = from(
+        json!({"modelStatus": {"m": "ModelDownloading", "a/m": "ModelDownloaded", "b/m": "ModelDownloaded"}}),
+    );
+    let labels =
+        |caches: &[PlannedCache]| warm_labels(&node("n"), &[&group], caches, &entries, Some(&status));
+    let expected =
+        ["a", "b"].map(|namespace| (names::warm_label(KEY, Some(namespace)), "workers".to_owned()));
+    assert_eq!(labels(&caches), BTreeMap::from(expected));
+    assert_eq!(labels(&caches[1..2]), BTreeMap::new(), "not of a cache that is gone");
+}
+
+#[test]
 fn only_stale_and_missing_warm_labels_are_changed_and_those_of_others_stay() {
     let key = |c: &str| format!("localmodel.kserve.io/{}", c.repeat(16));
     let node = labelled_node(
         "n",
         &json!({key("a"): "workers", key("b"): "old", key("c"): "g", "gpu": "a100",
-            "localmodel.kserve.io/mine": "x", "example.com/aaaaaaaaaaaaaaaa": "y"}),
+            names::warm_label(KEY, Some("gone")): "g", "localmodel.kserve.io/mine": "x", "example.com/aaaaaaaaaaaaaaaa": "y"}),
     );
     let wanted = BTreeMap::from([
         (key("a"), "workers".to_owned()),
@@ -144,6 +176,7 @@ fn only_stale_and_missing_warm_labels_are_changed_and_those_of_others_stay() {
     let expected = BTreeMap::from([
         (key("b"), Some("workers".to_owned())),
         (key("c"), None),
+        (names::warm_label(KEY, Some("gone")), None),
         (key("d"), Some("workers".to_owned())),
     ]);
     assert_eq!(label_changes(&node, &wanted), expected);

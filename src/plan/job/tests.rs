@@ -26,7 +26,7 @@ fn made(case: &Case) -> Job {
         own_image: OWN_IMAGE,
         restricted: case.restricted,
     };
-    job(&download, &names::job(&case.entry.model_name, case.node)).unwrap()
+    job(&download, &names::job(&CacheKey::of(case.entry), case.node)).unwrap()
 }
 
 fn documented<'a>(

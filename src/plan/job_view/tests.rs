@@ -7,7 +7,7 @@ use crate::plan::samples::{KEY, URI, at, from};
 fn job(status: &Value) -> Value {
     json!({
         "metadata": {"name": "j", "uid": "job-uid", "labels": {"model": "m", "node": "n",
-            "localmodel.kserve.io/node-group": "workers"}},
+            "app.kubernetes.io/managed-by": "localmodel", "localmodel.kserve.io/node-group": "workers"}},
         "spec": {"template": {"spec": {"containers": [{"name": "c", "args": [URI, "/mnt/models"]}]}}},
         "status": status,
     })
@@ -41,9 +41,29 @@ fn waiting_for(reason: &str, message: &str) -> Value {
 }
 
 #[test]
+fn a_job_of_kserves_writes_the_root_whatever_its_cache() {
+    let kserves = |labels: Value, sub_path: &str| {
+        let mut theirs = job(&json!({}));
+        theirs["metadata"]["labels"] = labels;
+        theirs["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] =
+            json!([{"name": "kserve-pvc-source", "mountPath": "/mnt/models", "subPath": sub_path}]);
+        let seen = view(&from(theirs), &[], "workers").unwrap();
+        (seen.copy.to_string(), seen.own, seen.kserve)
+    };
+    let (models, labels) = (format!("models/{KEY}"), json!({"model": "m", "node": "n"}));
+    assert_eq!(kserves(labels.clone(), &models), (KEY.to_owned(), false, true));
+    let of_namespace = json!({"model": "m", "node": "n", "modelNamespace": "ns"});
+    assert_eq!(kserves(of_namespace, &models), (format!("ns/{KEY}"), false, true));
+    assert_eq!(kserves(labels, &format!("incoming/{KEY}")), (KEY.to_owned(), false, false), "not as KServe");
+}
+
+#[test]
 fn a_download_job_is_known_by_its_label_and_its_first_argument() {
     let seen = view(&from(job(&json!({"startTime": "1970-01-01T00:00:07Z"}))), &[], "workers").unwrap();
-    assert_eq!((seen.name.as_str(), seen.key.as_str(), seen.own), ("j", KEY, true));
+    assert_eq!(
+        (seen.name.as_str(), &seen.copy, seen.own, seen.kserve),
+        ("j", &CopyKey::root(KEY), true, false)
+    );
     assert_eq!((seen.started, seen.deleting), (Some(at(7)), false));
     for (pointer, value) in [
         ("/metadata/labels", json!({"node": "n"})),

@@ -8,7 +8,7 @@ fn the_documented_names_come_out_as_printed() {
     assert_eq!(download_claim(&cache, "workers", true), "meta-llama3-8b-instruct");
     assert_eq!(download_volume(&cache, "workers", true), "meta-llama3-8b-instruct-download");
     assert_eq!(agent("workers"), "workers-agent");
-    assert_eq!(job(&cache.name, "kind-worker"), "meta-llama3-8b-instruct-kind-worker");
+    assert_eq!(job(&cache, "kind-worker"), "meta-llama3-8b-instruct-kind-worker");
 }
 
 #[test]
@@ -23,18 +23,40 @@ fn other_groups_and_namespace_caches_have_kserves_names() {
 
 #[test]
 fn a_name_that_is_too_long_keeps_its_beginning_and_stays_valid() {
-    let long = job(&"m".repeat(63), "node.example.com");
+    let long = job(&CacheKey::cluster("m".repeat(63)), "node.example.com");
     assert_eq!(long.len(), 63);
     assert!(long.starts_with("mmmm"));
-    let cut_at_a_dot = job(&format!("{}.{}", "m".repeat(53), "x".repeat(20)), "n");
+    let cut_at_a_dot = job(&CacheKey::cluster(format!("{}.{}", "m".repeat(53), "x".repeat(20))), "n");
     assert!(cut_at_a_dot.len() <= 63 && !cut_at_a_dot.contains(".-"), "{cut_at_a_dot}");
     assert!(label_value(&"n".repeat(253)).len() <= 63);
 }
 
 #[test]
 fn parts_that_join_alike_get_different_hashed_names() {
-    assert_eq!(job("a", "b-c"), job("a-b", "c"));
-    assert_ne!(job_aside("a", "b-c"), job_aside("a-b", "c"));
+    let (one, other) = (CacheKey::cluster("a"), CacheKey::cluster("a-b"));
+    assert_eq!(job(&one, "b-c"), job(&other, "c"));
+    assert_ne!(job_aside(&one, "b-c"), job_aside(&other, "c"));
+    let of_namespace = CacheKey::namespaced("b", "a");
+    assert_eq!(job(&of_namespace, "c"), job(&other, "c"));
+    assert_ne!(job_aside(&of_namespace, "c"), job_aside(&other, "c"));
+}
+
+#[test]
+fn a_namespace_cache_and_a_cluster_cache_of_one_name_have_jobs_and_labels_of_their_own() {
+    let (cluster, namespaced) = (CacheKey::cluster("m"), CacheKey::namespaced("ns", "m"));
+    assert_eq!((job(&cluster, "n").as_str(), job(&namespaced, "n").as_str()), ("m-n", "m-ns-n"));
+    let key = "c277d78a31bc6624";
+    assert_eq!(warm_label(key, None), "localmodel.kserve.io/c277d78a31bc6624");
+    assert_eq!(warm_label(key, Some("ns")), "localmodel.kserve.io/c277d78a31bc6624-7bfba6e0");
+    for label in [warm_label(key, None), warm_label(key, Some("ns"))] {
+        assert!(is_warm_label(&label), "{label}");
+    }
+    let others =
+        ["model", "c277d78a31bc6624-", "c277d78a31bc6624-7bfba6e", "c277d78a31bc6624-7BFBA6E0", "x-7bfba6e0"];
+    for other in others {
+        assert!(!is_warm_label(&format!("localmodel.kserve.io/{other}")), "{other}");
+    }
+    assert!(!is_warm_label("example.com/c277d78a31bc6624"));
 }
 
 #[test]
@@ -83,7 +105,8 @@ proptest! {
             (serving_claim(&key, &group), 253, format!("{cache}-{group}")),
             (serving_volume(&of_namespace, &group, &namespace), 253, format!("{cache}-{group}-{namespace}")),
             (agent(&group), 253, format!("{group}-agent")),
-            (job(&cache, &node), 63, format!("{cache}-{node}")),
+            (job(&key, &node), 63, format!("{cache}-{node}")),
+            (job(&of_namespace, &node), 63, format!("{cache}-{namespace}-{node}")),
             (label_value(&node), 63, node.clone()),
         ];
         for (name, longest, plain) in all {
@@ -94,7 +117,7 @@ proptest! {
                 prop_assert!(name.len() >= longest - 9 - 31, "{} is cut too short", name);
             }
         }
-        let (plain, aside) = (job(&cache, &node), job_aside(&cache, &node));
+        let (plain, aside) = (job(&key, &node), job_aside(&key, &node));
         prop_assert!(is_valid(&aside, 63), "{}", aside);
         prop_assert_eq!(plain == aside, cache.len() + node.len() > 62, "{}", aside);
     }

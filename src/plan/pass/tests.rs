@@ -1,86 +1,9 @@
 use serde_json::json;
 
+use super::world::{M, TTL, WHOLE, World, job, ns_entry, of_ns, root, world};
 use super::*;
-use crate::plan::samples::{KEY, URI, at, entry, entry_of, from};
-
-const TTL: i64 = 3600;
-const M: &str = "meta-llama3-8b-instruct";
-
-/// What a test varies of one node with the documented model; the time is second 10,000.
-#[derive(Clone, Debug)]
-struct World {
-    entries: Vec<ModelEntry>,
-    other_groups: Vec<ModelEntry>,
-    disk: Inventory,
-    unwritable: Option<Problem>,
-    jobs: Vec<JobView>,
-    before: BTreeMap<String, Said>,
-    enabled: bool,
-    now: i64,
-}
-
-fn world() -> World {
-    World {
-        entries: vec![entry()],
-        other_groups: Vec::new(),
-        disk: Inventory::default(),
-        unwritable: None,
-        jobs: Vec::new(),
-        before: BTreeMap::new(),
-        enabled: true,
-        now: 10_000,
-    }
-}
-
-impl World {
-    fn pass(&self) -> Outcome {
-        let all = self.entries.iter().chain(&self.other_groups);
-        pass(&View {
-            entries: &self.entries,
-            wanted: &all.map(|entry| storage_key(&entry.source_model_uri)).collect(),
-            disk: &self.disk,
-            unwritable: self.unwritable.as_ref(),
-            jobs: &self.jobs,
-            before: &self.before,
-            enabled: self.enabled,
-            job_ttl: SignedDuration::from_secs(TTL),
-            now: at(self.now),
-        })
-    }
-
-    fn model(mut self, folder: Folder) -> Self {
-        self.disk.models.insert(KEY.into(), folder);
-        self
-    }
-
-    fn incoming(mut self, folder: Folder) -> Self {
-        self.disk.incoming.insert(KEY.into(), folder);
-        self
-    }
-
-    fn job(mut self, job: JobView) -> Self {
-        self.jobs.push(job);
-        self
-    }
-
-    fn said(mut self, phase: ModelStatus, detail: serde_json::Value) -> Self {
-        self.before.insert(M.into(), (phase, from(detail)));
-        self
-    }
-}
-
-const WHOLE: Folder = Folder::Complete { bytes: 10 };
-
-fn job(name: &str, phase: JobPhase) -> JobView {
-    JobView {
-        name: name.into(),
-        key: KEY.into(),
-        own: true,
-        phase,
-        deleting: false,
-        started: Some(at(9_000)),
-    }
-}
+use crate::api::source::storage_key;
+use crate::plan::samples::{URI, at, entry, entry_of};
 
 fn failed(name: &str, second: i64) -> JobView {
     job(name, JobPhase::Failed(at(second), Problem::new("Gated", "accept the licence")))
@@ -92,7 +15,7 @@ fn said(outcome: &Outcome) -> (ModelStatus, Option<&str>) {
 }
 
 fn download() -> Vec<Action> {
-    vec![Action::Download(KEY.into())]
+    vec![Action::Download(root())]
 }
 
 #[test]
@@ -126,7 +49,7 @@ fn a_job_is_pending_then_under_way_and_nothing_is_done_meanwhile() {
 
 #[test]
 fn a_finished_download_is_placed_once_its_job_has_ended() {
-    let place = vec![Action::Place(KEY.into())];
+    let place = vec![Action::Place(root())];
     for jobs in [vec![], vec![job("j", JobPhase::Succeeded(at(9_500)))], vec![failed("j", 9_500)]] {
         let outcome = World { jobs, ..world() }.incoming(WHOLE).model(Folder::Damaged).pass();
         assert_eq!(outcome.actions, place);
@@ -140,7 +63,7 @@ fn a_finished_download_is_placed_once_its_job_has_ended() {
 #[test]
 fn another_initializers_files_are_adopted_once_its_job_has_succeeded() {
     let succeeded = || job("j", JobPhase::Succeeded(at(9_500)));
-    assert_eq!(world().incoming(Folder::Bare).job(succeeded()).pass().actions, [Action::Adopt(KEY.into())]);
+    assert_eq!(world().incoming(Folder::Bare).job(succeeded()).pass().actions, [Action::Adopt(root())]);
     assert_eq!(
         world().incoming(Folder::Bare).pass().actions,
         download(),
@@ -159,7 +82,7 @@ fn a_copy_that_vanished_behind_our_back_is_fetched_again_at_once() {
     let warm = || world().said(ModelStatus::ModelDownloaded, json!({}));
     for folder in [None, Some(Folder::Damaged), Some(Folder::Bare)] {
         let mut gone = warm().job(job("j", JobPhase::Succeeded(at(9_999))));
-        gone.disk.models.extend(folder.map(|folder| (KEY.to_owned(), folder)));
+        gone.disk.models.extend(folder.map(|folder| (root(), folder)));
         let outcome = gone.pass();
         assert_eq!(outcome.actions, [Action::DeleteJob("j".into())]);
         assert_eq!(said(&outcome), (ModelStatus::ModelDownloadPending, Some("CopyVanished")));
@@ -171,7 +94,7 @@ fn a_copy_that_vanished_behind_our_back_is_fetched_again_at_once() {
 fn a_job_that_wrote_nothing_has_failed() {
     for folder in [None, Some(Folder::Empty), Some(Folder::Damaged)] {
         let mut world = world().job(job("j", JobPhase::Succeeded(at(9_999))));
-        world.disk.incoming.extend(folder.map(|folder| (KEY.to_owned(), folder)));
+        world.disk.incoming.extend(folder.map(|folder| (root(), folder)));
         let outcome = world.pass();
         assert_eq!(outcome.actions, []);
         assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("NothingDownloaded")));
@@ -237,25 +160,25 @@ fn while_caching_is_disabled_nothing_new_is_downloaded_and_nobody_is_woken_for_i
     let running = disabled().job(job("j", JobPhase::Running)).pass();
     assert_eq!(said(&running).0, ModelStatus::ModelDownloading);
     let deletion = World { entries: vec![], ..disabled() }.model(WHOLE).pass();
-    assert_eq!(deletion.actions, [Action::EraseModel(KEY.into())], "deletions go on");
+    assert_eq!(deletion.actions, [Action::EraseModel(root())], "deletions go on");
 }
 
 #[test]
 fn a_disk_that_cannot_be_written_is_left_alone_and_reported_for_each_missing_model() {
     let problem = Problem::new("DiskNotWritable", "models/ cannot be written by user id 1000");
     let world = World {
-        unwritable: Some(problem),
+        unwritable: BTreeMap::from([(None, problem)]),
         entries: vec![entry(), entry_of("warm", "hf://o/warm")],
         ..world()
     };
     let mut world = world.incoming(WHOLE);
-    world.disk.models.insert(storage_key("hf://o/warm"), WHOLE);
-    world.disk.models.insert("0".repeat(16), WHOLE);
+    world.disk.models.insert(CopyKey::root(storage_key("hf://o/warm")), WHOLE);
+    world.disk.models.insert(CopyKey::root("0".repeat(16)), WHOLE);
     let outcome = world.pass();
     assert_eq!(outcome.actions, []);
     assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("DiskNotWritable")));
     assert_eq!(outcome.status["warm"].0, ModelStatus::ModelDownloaded);
-    let unwanted = JobView { key: "0".repeat(16), ..job("stray", JobPhase::Running) };
+    let unwanted = JobView { copy: CopyKey::root("0".repeat(16)), ..job("stray", JobPhase::Running) };
     assert_eq!(world.job(unwanted).pass().actions, [Action::DeleteJob("stray".into())]);
 }
 
@@ -266,7 +189,7 @@ fn what_no_entry_wants_goes_job_first_and_folders_once_nobody_writes_them() {
     assert_eq!(unwanted().job(running()).pass().actions, [Action::DeleteJob("j".into())]);
     let deleting = unwanted().job(JobView { deleting: true, ..running() });
     assert_eq!(deleting.pass().actions, [], "its pod may still write");
-    let erase = [Action::EraseModel(KEY.into()), Action::EraseIncoming(KEY.into())];
+    let erase = [Action::EraseModel(root()), Action::EraseIncoming(root())];
     assert_eq!(unwanted().pass().actions, erase);
     assert_eq!(unwanted().pass().status, BTreeMap::new());
 }
@@ -274,19 +197,76 @@ fn what_no_entry_wants_goes_job_first_and_folders_once_nobody_writes_them() {
 #[test]
 fn what_a_finished_download_left_is_erased() {
     let world = || world().model(WHOLE).incoming(Folder::Damaged);
-    assert_eq!(world().pass().actions, [Action::EraseIncoming(KEY.into())]);
+    assert_eq!(world().pass().actions, [Action::EraseIncoming(root())]);
     assert_eq!(world().job(job("j", JobPhase::Running)).pass().actions, []);
 }
 
 #[test]
 fn several_entries_of_one_model_share_one_job_and_have_a_status_each() {
-    let of_namespace = ModelEntry { namespace: Some("ns".into()), ..entry_of("other", URI) };
-    let world = World { entries: vec![entry(), of_namespace.clone()], ..world() };
+    let world = World { entries: vec![entry(), entry_of("other", URI)], ..world() };
     let outcome = world.pass();
     assert_eq!(outcome.actions, download());
-    assert_eq!(outcome.status.keys().collect::<Vec<_>>(), [M, "ns/other"]);
-    let last = World { entries: vec![of_namespace], ..world }.model(WHOLE);
+    assert_eq!(outcome.status.keys().collect::<Vec<_>>(), [M, "other"]);
+    let last = World { entries: vec![entry_of("other", URI)], ..world }.model(WHOLE);
     assert_eq!(last.pass().actions, [], "the folder stays until the last one goes");
+}
+
+#[test]
+fn a_namespace_has_a_copy_of_its_own_beside_the_one_in_the_root() {
+    let both = World { entries: vec![entry(), ns_entry()], ..world() };
+    let outcome = both.pass();
+    assert_eq!(outcome.actions, [Action::Download(root()), Action::Download(of_ns())]);
+    assert_eq!(outcome.status.keys().collect::<Vec<_>>(), [M, "ns/m"]);
+    let one = both.model(WHOLE);
+    assert_eq!(one.pass().actions, [Action::Download(of_ns())], "the other's copy does not count");
+    let busy = JobView { copy: of_ns(), ..job("j", JobPhase::Running) };
+    assert_eq!(one.clone().job(busy).pass().actions, []);
+    let alone = World { entries: vec![ns_entry()], ..one };
+    assert_eq!(
+        alone.pass().actions,
+        [Action::Download(of_ns()), Action::EraseModel(root())],
+        "without a cluster cache the root is nobody's"
+    );
+}
+
+#[test]
+fn an_area_goes_when_it_is_empty_and_no_entry_is_of_its_namespace() {
+    let mut world = World { entries: vec![], ..world() };
+    world.disk.gates.extend([of_ns(), root()]);
+    world.disk.incoming.insert(of_ns(), Folder::Empty);
+    let erase = [Action::EraseIncoming(of_ns()), Action::EraseGate(root()), Action::EraseGate(of_ns())];
+    assert_eq!(world.pass().actions, erase);
+    world.disk = Inventory { empty_areas: BTreeSet::from(["ns".into()]), ..Inventory::default() };
+    assert_eq!(world.pass().actions, [Action::RemoveArea("ns".into())]);
+    world.other_groups = vec![ns_entry()];
+    assert_eq!(world.pass().actions, []);
+}
+
+#[test]
+fn an_area_that_cannot_be_written_fails_its_own_models_only() {
+    let problem = Problem::new("DiskNotWritable", "namespaces/ns/models/ cannot be written");
+    let mut world = World { entries: vec![entry(), ns_entry()], ..world() };
+    world.unwritable.insert(Some("ns".into()), problem.clone());
+    let outcome = world.pass();
+    assert_eq!(outcome.actions, download());
+    assert_eq!(outcome.status["ns/m"].1.reason, Some(problem.reason));
+    assert_eq!(outcome.gates.keys().collect::<Vec<_>>(), [&root()]);
+}
+
+#[test]
+fn the_gate_says_what_the_status_says_and_how_far_a_download_is() {
+    let mut world = world().job(job("j", JobPhase::Running));
+    world.progress.insert(root(), ProgressReport { bytes_done: 4, bytes_total: 10 });
+    let outcome = world.pass();
+    let gate = json!({"phase": "ModelDownloading", "bytesDone": 4, "bytesTotal": 10});
+    assert_eq!(json!(outcome.gates[&root()]), gate);
+    assert_eq!((outcome.status[M].1.bytes_done, outcome.status[M].1.bytes_total), (Some(4), Some(10)));
+    assert_eq!(outcome.wake, Some(at(10_005)), "progress tells nobody that it moves");
+    let failed = self::world().job(failed("j", 10_000)).pass();
+    let gate = json!({"phase": "ModelDownloadError", "reason": "Gated", "message": "accept the licence"});
+    assert_eq!(json!(failed.gates[&root()]), gate);
+    let planned = self::world().pass();
+    assert_eq!(json!(planned.gates[&root()]), json!({"phase": "ModelDownloadPending"}), "before any Job");
 }
 
 #[test]
@@ -298,7 +278,7 @@ fn of_two_jobs_the_one_that_works_counts_then_the_one_that_ended_well() {
     assert_eq!(said(&beside), (ModelStatus::ModelDownloading, None));
     let ended =
         world().incoming(Folder::Bare).job(failed("a", 9_000)).job(job("b", JobPhase::Succeeded(at(9_500))));
-    assert_eq!(ended.pass().actions, [Action::Adopt(KEY.into())]);
+    assert_eq!(ended.pass().actions, [Action::Adopt(root())]);
 }
 
 #[test]
@@ -334,7 +314,7 @@ fn one_models_failure_never_stops_the_next() {
     let world =
         World { entries: vec![entry(), entry_of("next", "hf://o/next")], ..world() }.job(failed("j", 9_999));
     let outcome = world.pass();
-    assert_eq!(outcome.actions, [Action::Download(storage_key("hf://o/next"))]);
+    assert_eq!(outcome.actions, [Action::Download(CopyKey::root(storage_key("hf://o/next")))]);
     assert_eq!(outcome.status.len(), 2);
 }
 

@@ -13,21 +13,38 @@ fn wanted() -> Pair {
     download(&CacheKey::cluster(cache.name_any()), &cache.spec, owner(&cache), &group(), J)
 }
 
+/// Those of a namespace cache of the same name.
+fn wanted_in_namespace() -> Pair {
+    let cache = cache();
+    let key = CacheKey::namespaced("ns", cache.name_any());
+    download(&key, &cache.spec, owner(&cache), &group(), J)
+}
+
 fn volume(phase: &str) -> PersistentVolume {
-    let mut volume = wanted().volume;
-    volume.status = from(json!({ "phase": phase }));
-    volume
+    volume_of(&wanted(), phase)
+}
+
+fn volume_of(wanted: &Pair, phase: &str) -> PersistentVolume {
+    PersistentVolume { status: from(json!({ "phase": phase })), ..wanted.volume.clone() }
 }
 
 fn claim(phase: &str) -> PersistentVolumeClaim {
-    let mut claim = wanted().claim;
+    claim_of(&wanted(), phase)
+}
+
+fn claim_of(wanted: &Pair, phase: &str) -> PersistentVolumeClaim {
+    let mut claim = wanted.claim.clone();
     claim.metadata.uid = Some("claim-uid".into());
     claim.status = from(json!({ "phase": phase }));
     claim
 }
 
 fn bound() -> (PersistentVolume, PersistentVolumeClaim) {
-    let (mut volume, mut claim) = (volume("Bound"), claim("Bound"));
+    bound_of(&wanted())
+}
+
+fn bound_of(wanted: &Pair) -> (PersistentVolume, PersistentVolumeClaim) {
+    let (mut volume, mut claim) = (volume_of(wanted, "Bound"), claim_of(wanted, "Bound"));
     claim.spec.as_mut().unwrap().volume_name = volume.metadata.name.clone();
     volume.spec.as_mut().unwrap().claim_ref.as_mut().unwrap().uid = claim.metadata.uid.clone();
     (volume, claim)
@@ -50,21 +67,41 @@ fn unowned<K: kube::Resource>(object: K) -> K {
     object
 }
 
+/// As KServe leaves that of a namespace cache: at the root of the disk.
+fn at_root(mut volume: PersistentVolume) -> PersistentVolume {
+    volume.spec.as_mut().unwrap().local.as_mut().unwrap().path = group().spec.path().unwrap().into();
+    unowned(volume)
+}
+
 /// Of an earlier cache of the same name.
 fn earlier<K: kube::Resource>(mut object: K) -> K {
-    object.meta_mut().owner_references.as_mut().unwrap()[0].uid = "earlier-uid".into();
+    let meta = object.meta_mut();
+    meta.owner_references.iter_mut().flatten().for_each(|owner| owner.uid = "earlier-uid".into());
+    meta.labels
+        .iter_mut()
+        .filter_map(|labels| labels.get_mut(CACHE_UID))
+        .for_each(|uid| *uid = "earlier-uid".into());
     object
 }
 
 /// Of another cache that lives.
 fn of_another<K: kube::Resource>(object: K) -> K {
     let mut object = earlier(object);
-    object.meta_mut().owner_references.as_mut().unwrap()[0].name = "another".into();
+    let meta = object.meta_mut();
+    meta.owner_references.iter_mut().flatten().for_each(|owner| owner.name = "another".into());
+    meta.labels
+        .iter_mut()
+        .filter_map(|labels| labels.get_mut(names::CACHE))
+        .for_each(|name| *name = "another".into());
     object
 }
 
 fn is_wait(step: &Step) -> bool {
     matches!(step, Step::Wait(text) if text.contains("still being deleted"))
+}
+
+fn is_replacement(step: &Step) -> bool {
+    matches!(step, Step::ReplaceClaim(text) if text.contains("made by KServe for another folder"))
 }
 
 fn is_conflict(step: &Step) -> bool {
@@ -208,6 +245,43 @@ fn volumes_of_an_earlier_cache_of_the_same_name_go_claim_first() {
 }
 
 #[test]
+fn volumes_of_a_namespace_cache_are_known_by_their_labels() {
+    let wanted = wanted_in_namespace();
+    let (volume, claim) = bound_of(&wanted);
+    assert_eq!(wanted.volume.metadata.owner_references, None, "Kubernetes allows none across namespaces");
+    assert_eq!(step(&wanted, Some(&volume), Some(&claim)), Step::Done);
+    assert_eq!(step(&wanted, None, None), Step::CreateVolume);
+    assert_eq!(
+        step(&wanted, Some(&earlier(volume.clone())), Some(&earlier(claim.clone()))),
+        Step::DeleteClaim
+    );
+    assert_eq!(step(&wanted, Some(&earlier(volume.clone())), None), Step::DeleteVolume);
+    assert!(is_conflict(&step(&wanted, Some(&of_another(volume.clone())), None)));
+    assert!(is_conflict(&step(&wanted, None, Some(&of_another(claim)))));
+    let uid = &cache().metadata.uid.unwrap();
+    assert!(belongs(&volume.metadata, uid) && belongs(&self::volume("Bound").metadata, uid));
+    assert!(!belongs(&earlier(volume).metadata, uid) && !belongs(&ObjectMeta::default(), uid));
+}
+
+#[test]
+fn volumes_that_kserve_made_for_a_namespace_cache_at_the_root_are_replaced_claim_first() {
+    let wanted = wanted_in_namespace();
+    let (volume, claim) = bound_of(&wanted);
+    let (volume, claim) = (at_root(volume), unowned(claim));
+    assert!(is_replacement(&step(&wanted, Some(&volume), Some(&claim))));
+    assert!(is_wait(&step(&wanted, Some(&volume), Some(&deleting(claim.clone())))), "a pod still names it");
+    assert_eq!(step(&wanted, Some(&volume), None), Step::DeleteVolume);
+    assert!(is_wait(&step(&wanted, Some(&deleting(volume.clone())), None)));
+    let mut elsewhere = volume.clone();
+    elsewhere.spec.as_mut().unwrap().local.as_mut().unwrap().path = "/elsewhere".into();
+    assert!(is_conflict(&step(&wanted, Some(&elsewhere), None)));
+    assert!(is_conflict(&step(&self::wanted(), Some(&elsewhere), None)));
+    let adopting = Theirs { then: Takeover::Adopt, ..wanted.theirs.clone().unwrap() };
+    let adopting = Pair { theirs: Some(adopting), ..wanted };
+    assert_eq!(step(&adopting, Some(&volume), Some(&claim)), Step::AdoptVolume);
+}
+
+#[test]
 fn an_owner_that_others_added_does_not_make_a_volume_theirs() {
     let mut volume = volume("Available");
     let mut other = owner(&cache_named("another", "hf://o/m", &["workers"]).with_uid());
@@ -228,6 +302,19 @@ impl WithUid for crate::api::LocalModelCache {
 }
 
 #[test]
+fn a_host_path_begins_at_the_area_just_the_same_and_no_slash_is_doubled() {
+    let begins = |spec: Value| {
+        let mut spec: PersistentVolumeSpec = from(spec);
+        begin_at_area(&mut spec, "ns");
+        json!({"local": spec.local, "hostPath": spec.host_path})
+    };
+    let local = begins(json!({"local": {"path": "/models/"}}));
+    assert_eq!(local, json!({"local": {"path": "/models/namespaces/ns"}, "hostPath": null}));
+    let host = begins(json!({"hostPath": {"path": "/models"}}));
+    assert_eq!(host, json!({"local": null, "hostPath": {"path": "/models/namespaces/ns"}}));
+}
+
+#[test]
 fn sizes_are_the_caches_and_everything_else_is_the_groups() {
     let cache = cache();
     let mut group = group();
@@ -244,12 +331,15 @@ fn sizes_are_the_caches_and_everything_else_is_the_groups() {
 
 #[test]
 fn the_produced_volumes_are_as_reviewed() {
-    let Pair { volume, claim } = wanted();
+    let Pair { volume, claim, .. } = wanted();
     insta::assert_yaml_snapshot!("download_volume", volume);
     insta::assert_yaml_snapshot!("download_claim", claim);
-    let Pair { volume, claim } = agent(&group(), owner(&group()), "kserve");
+    let Pair { volume, claim, .. } = agent(&group(), owner(&group()), "kserve");
     insta::assert_yaml_snapshot!("agent_volume", volume);
     insta::assert_yaml_snapshot!("agent_claim", claim);
+    let Pair { volume, claim, .. } = wanted_in_namespace();
+    insta::assert_yaml_snapshot!("namespace_download_volume", volume);
+    insta::assert_yaml_snapshot!("namespace_download_claim", claim);
 }
 
 mod convergence;
@@ -258,7 +348,21 @@ mod convergence;
 fn a_serving_pair_is_read_only_and_named_as_kserves_pods_mount_it() {
     let cache = cache();
     let key = CacheKey::cluster(cache.name_any());
-    let Pair { volume, claim } = serving(&key, &cache.spec, owner(&cache), &group(), "team");
+    let Pair { volume, claim, .. } = serving(&key, &cache.spec, owner(&cache), &group(), "team");
     insta::assert_yaml_snapshot!("serving_volume", volume);
     insta::assert_yaml_snapshot!("serving_claim", claim);
+}
+
+#[test]
+fn the_serving_volume_of_a_namespace_cache_begins_at_its_area_and_kserves_own_is_adopted() {
+    let cache = cache();
+    let key = CacheKey::namespaced("team", cache.name_any());
+    let wanted = serving(&key, &cache.spec, owner(&cache), &group(), "team");
+    let path = |volume: &PersistentVolume| volume.spec.clone().unwrap().local.unwrap().path;
+    assert_eq!(path(&wanted.volume), "/models/namespaces/team");
+    let mut theirs = unowned(wanted.volume.clone());
+    theirs.spec.as_mut().unwrap().local.as_mut().unwrap().path = "/models".into();
+    assert_eq!(step(&wanted, Some(&theirs), None), Step::AdoptVolume);
+    theirs.spec.as_mut().unwrap().local.as_mut().unwrap().path = "/elsewhere".into();
+    assert!(is_conflict(&step(&wanted, Some(&theirs), None)));
 }

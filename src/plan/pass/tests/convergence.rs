@@ -2,9 +2,21 @@
 
 use proptest::prelude::*;
 
+use crate::plan::samples::from;
+
 use super::*;
 
 const URIS: [&str; 3] = ["hf://o/a", "hf://o/b", "hf://o/c"];
+
+/// The copies that a world may have: two in the root, one in a namespace.
+fn copy(which: usize) -> CopyKey {
+    CopyKey::of(&an_entry("m", which))
+}
+
+fn an_entry(prefix: &str, which: usize) -> ModelEntry {
+    let namespace = (which == 2).then(|| "ns".to_owned());
+    ModelEntry { namespace, ..entry_of(&format!("{prefix}{which}"), URIS[which]) }
+}
 
 /// What may happen between two passes.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +39,7 @@ impl World {
             Event::Jobs(wrote, fails) => self.jobs_go_on(wrote, fails),
             Event::Gone => self.jobs.retain(|job| !job.deleting),
             Event::Damage(which) => {
-                if let Some(folder) = self.disk.models.get_mut(&storage_key(URIS[which])) {
+                if let Some(folder) = self.disk.models.get_mut(&copy(which)) {
                     *folder = Folder::Damaged;
                 }
             }
@@ -43,7 +55,7 @@ impl World {
                 JobPhase::Pending(_) => JobPhase::Running,
                 JobPhase::Running if fails => JobPhase::Failed(now, Problem::new("Failed", "by chance")),
                 JobPhase::Running => {
-                    self.disk.incoming.insert(job.key.clone(), wrote);
+                    self.disk.incoming.insert(job.copy.clone(), wrote);
                     JobPhase::Succeeded(now)
                 }
                 ended => ended.clone(),
@@ -55,20 +67,20 @@ impl World {
     fn carry_out(&mut self, made: &mut u32) -> Result<Outcome, TestCaseError> {
         let outcome = self.pass();
         let all = self.entries.iter().chain(&self.other_groups);
-        let wanted: BTreeSet<String> = all.map(|entry| storage_key(&entry.source_model_uri)).collect();
+        let wanted: BTreeSet<CopyKey> = all.map(CopyKey::of).collect();
         for action in &outcome.actions {
             match action {
                 Action::DeleteJob(name) => {
                     self.jobs.iter_mut().filter(|job| job.name == *name).for_each(|job| job.deleting = true);
                 }
                 Action::Download(key) => {
-                    let active = self.jobs.iter().any(|job| job.key == *key && is_active(job));
+                    let active = self.jobs.iter().any(|job| job.copy == *key && is_active(job));
                     prop_assert!(!active, "a second Job for {}", key);
                     prop_assert!(self.enabled);
                     *made += 1;
                     self.disk.incoming.entry(key.clone()).or_insert(Folder::Empty);
                     self.jobs.push(JobView {
-                        key: key.clone(),
+                        copy: key.clone(),
                         ..job(&format!("made-{made}"), JobPhase::Pending(None))
                     });
                 }
@@ -85,13 +97,17 @@ impl World {
                 Action::EraseIncoming(key) => {
                     let writes =
                         |job: &JobView| matches!(job.phase, JobPhase::Pending(_) | JobPhase::Running);
-                    let written = self.jobs.iter().any(|job| job.key == *key && writes(job));
+                    let written = self.jobs.iter().any(|job| job.copy == *key && writes(job));
                     prop_assert!(!written, "{} is erased under its Job", key);
                     self.disk.incoming.remove(key);
                 }
                 Action::EraseModel(key) => {
                     prop_assert!(!wanted.contains(key), "a wanted model is erased");
                     self.disk.models.remove(key);
+                }
+                Action::EraseGate(_) | Action::RemoveArea(_) => {}
+                Action::Keep(_) | Action::AdoptModel(_) | Action::Link(_) => {
+                    prop_assert!(false, "nothing is KServe's here: {:?}", action);
                 }
             }
         }
@@ -107,8 +123,8 @@ fn folder() -> impl Strategy<Value = Folder> {
     prop_oneof![Just(WHOLE), Just(Folder::Damaged), Just(Folder::Bare), Just(Folder::Empty)]
 }
 
-fn folders() -> impl Strategy<Value = BTreeMap<String, Folder>> {
-    prop::collection::btree_map((0..3usize).prop_map(|which| storage_key(URIS[which])), folder(), 0..4)
+fn folders() -> impl Strategy<Value = BTreeMap<CopyKey, Folder>> {
+    prop::collection::btree_map((0..3usize).prop_map(copy), folder(), 0..4)
 }
 
 prop_compose! {
@@ -119,7 +135,7 @@ prop_compose! {
             (0..10_000i64).prop_map(|second| JobPhase::Succeeded(at(second))),
             (0..10_000i64).prop_map(|second| JobPhase::Failed(at(second), Problem::new("Failed", "before"))),
         ]) -> JobView {
-        JobView { key: storage_key(URIS[which]), own, deleting, ..job(&format!("old-{index}"), phase) }
+        JobView { copy: copy(which), own, deleting, ..job(&format!("old-{index}"), phase) }
     }
 }
 
@@ -145,7 +161,7 @@ prop_compose! {
         jobs in (a_job(0), a_job(1), a_job(2)), count in 0..4usize,
         said in prop::collection::vec(phase_said(), 3)) -> World {
         let entries = |which: &[bool], prefix: &str| -> Vec<ModelEntry> {
-            (0..3).filter(|at| which[*at]).map(|at| entry_of(&format!("{prefix}{at}"), URIS[at])).collect()
+            (0..3).filter(|at| which[*at]).map(|at| an_entry(prefix, at)).collect()
         };
         let detail = || from(json!({"attempts": 2, "finished": at(9_000).to_string(), "nextTry": at(9_240).to_string()}));
         let entries_own = entries(&wanted, "m");
@@ -153,7 +169,7 @@ prop_compose! {
             before: entries_own.iter().zip(said).map(|(e, phase)| (e.status_key(), (phase, detail()))).collect(),
             entries: entries_own,
             other_groups: entries(&others, "o"),
-            disk: Inventory { models, incoming },
+            disk: Inventory { models, incoming, ..Inventory::default() },
             jobs: <[JobView; 3]>::from(jobs).into_iter().take(count).collect(),
             ..world()
         }
@@ -179,14 +195,12 @@ proptest! {
             }
         }
         for entry in &world.entries {
-            let key = storage_key(&entry.source_model_uri);
-            prop_assert_eq!(world.disk.models.get(&key), Some(&WHOLE), "{:?}", world.jobs);
+            prop_assert_eq!(world.disk.models.get(&CopyKey::of(entry)), Some(&WHOLE), "{:?}", world.jobs);
             prop_assert_eq!(world.before[&entry.status_key()].0, ModelStatus::ModelDownloaded);
         }
-        let of_others: BTreeSet<String> =
-            world.other_groups.iter().map(|entry| storage_key(&entry.source_model_uri)).collect();
-        let left = |folders: &BTreeMap<String, Folder>| folders.keys().filter(|key| !of_others.contains(*key)).count();
-        let own = world.entries.iter().filter(|e| !of_others.contains(&storage_key(&e.source_model_uri))).count();
+        let of_others: BTreeSet<CopyKey> = world.other_groups.iter().map(CopyKey::of).collect();
+        let left = |folders: &BTreeMap<CopyKey, Folder>| folders.keys().filter(|key| !of_others.contains(*key)).count();
+        let own = world.entries.iter().filter(|e| !of_others.contains(&CopyKey::of(e))).count();
         prop_assert_eq!(left(&world.disk.models), own, "what nobody wants is erased");
         prop_assert_eq!(left(&world.disk.incoming), 0);
         let before = world.before.clone();

@@ -26,7 +26,7 @@ impl Cluster {
             Step::AdoptVolume => adopt(self.volume.as_mut().unwrap(), &wanted.volume.metadata),
             Step::AdoptClaim => adopt(self.claim.as_mut().unwrap(), &wanted.claim.metadata),
             Step::FreeVolume => claim_ref(self.volume.as_mut().unwrap()).uid = None,
-            Step::DeleteClaim => delete(self.claim.as_mut().unwrap()),
+            Step::DeleteClaim | Step::ReplaceClaim(_) => delete(self.claim.as_mut().unwrap()),
             Step::DeleteVolume => delete(self.volume.as_mut().unwrap()),
         }
     }
@@ -109,6 +109,8 @@ enum Whose {
     Unlabelled,
     Unowned,
     Another,
+    /// KServe's, with the volume at the root of the disk.
+    AtRoot,
 }
 
 fn belonging<K: kube::Resource>(whose: Whose, object: K) -> K {
@@ -116,35 +118,53 @@ fn belonging<K: kube::Resource>(whose: Whose, object: K) -> K {
         Whose::Ours => object,
         Whose::Earlier => earlier(object),
         Whose::Unlabelled => unlabelled(object),
-        Whose::Unowned => unowned(object),
+        Whose::Unowned | Whose::AtRoot => unowned(object),
         Whose::Another => of_another(object),
     }
 }
 
 fn whose() -> impl Strategy<Value = Whose> {
-    use Whose::{Another, Earlier, Ours, Unlabelled, Unowned};
-    prop_oneof![4 => Just(Ours), 2 => Just(Earlier), 1 => Just(Unlabelled), 1 => Just(Unowned), 1 => Just(Another)]
+    use Whose::{Another, AtRoot, Earlier, Ours, Unlabelled, Unowned};
+    prop_oneof![4 => Just(Ours), 2 => Just(Earlier), 1 => Just(Unlabelled), 1 => Just(Unowned), 1 => Just(Another), 2 => Just(AtRoot)]
+}
+
+/// The pair of a cluster cache, or of a namespace cache.
+fn pair(namespaced: bool) -> Pair {
+    if namespaced { wanted_in_namespace() } else { wanted() }
 }
 
 prop_compose! {
-    fn a_volume()(whose in whose(), uid in prop_oneof![Just(None), Just(Some("claim-uid")), Just(Some("gone"))],
-        is_deleting in prop::bool::weighted(0.2), phase in prop_oneof![Just("Pending"), Just("Available"),
-        Just("Bound"), Just("Released")]) -> (Whose, PersistentVolume) {
-        let mut volume = belonging(whose, volume(phase));
+    fn a_volume(namespaced: bool)(whose in whose(), uid in prop_oneof![Just(None), Just(Some("claim-uid")),
+        Just(Some("gone"))], is_deleting in prop::bool::weighted(0.2), phase in prop_oneof![Just("Pending"),
+        Just("Available"), Just("Bound"), Just("Released")]) -> PersistentVolume {
+        let mut volume = belonging(whose, volume_of(&pair(namespaced), phase));
+        if whose == Whose::AtRoot {
+            volume = at_root(volume);
+        }
         claim_ref(&mut volume).uid = uid.map(Into::into);
-        (whose, if is_deleting { deleting(volume) } else { volume })
+        if is_deleting { deleting(volume) } else { volume }
     }
 }
 
 prop_compose! {
-    fn a_claim()(whose in whose(), is_bound in any::<bool>(), is_deleting in prop::bool::weighted(0.2),
-        phase in prop_oneof![Just("Pending"), Just("Bound"), Just("Lost")]) -> (Whose, PersistentVolumeClaim) {
-        let mut claim = belonging(whose, if is_bound { bound().1 } else { claim("Pending") });
+    fn a_claim(namespaced: bool)(whose in whose(), is_bound in any::<bool>(), is_deleting in
+        prop::bool::weighted(0.2), phase in prop_oneof![Just("Pending"), Just("Bound"), Just("Lost")])
+        -> PersistentVolumeClaim {
+        let pair = pair(namespaced);
+        let mut claim = belonging(whose, if is_bound { bound_of(&pair).1 } else { claim_of(&pair, "Pending") });
         if is_bound {
             claim.status = from(json!({ "phase": phase }));
         }
-        (whose, if is_deleting { deleting(claim) } else { claim })
+        if is_deleting { deleting(claim) } else { claim }
     }
+}
+
+/// A pair to make, and what may be there under its names.
+fn a_start() -> impl Strategy<Value = (Pair, Option<PersistentVolume>, Option<PersistentVolumeClaim>)> {
+    any::<bool>().prop_flat_map(|namespaced| {
+        let (volume, claim) = (a_volume(namespaced), a_claim(namespaced));
+        (Just(pair(namespaced)), prop::option::of(volume), prop::option::of(claim))
+    })
 }
 
 proptest! {
@@ -152,21 +172,15 @@ proptest! {
 
     #[test]
     fn from_any_state_the_pair_is_bound_in_the_end_and_nothing_of_others_is_touched(
-        volume in prop::option::of(a_volume()),
-        claim in prop::option::of(a_claim()),
+        (wanted, volume, claim) in a_start(),
         order in prop::collection::vec(any::<bool>(), 40),
     ) {
-        let wanted = wanted();
-        let mut cluster = Cluster {
-            volume: volume.as_ref().map(|(_, volume)| volume.clone()),
-            claim: claim.as_ref().map(|(_, claim)| claim.clone()),
-            made: 0,
-        };
+        let mut cluster = Cluster { volume, claim, made: 0 };
         let is_foreign_volume = |v: &Option<PersistentVolume>| v.as_ref().is_some_and(|v| {
             volume_relation(&wanted, v) == Relation::Foreign
         });
-        let is_foreign_claim = |c: &Option<PersistentVolumeClaim>| c.as_ref().is_some_and(|c| {
-            claim_relation(&wanted, c) == Relation::Foreign
+        let is_foreign_claim = |cluster: &Cluster| cluster.claim.as_ref().is_some_and(|c| {
+            claim_relation(&wanted, c, cluster.volume.as_ref()) == Relation::Foreign
         });
         let take = |cluster: &mut Cluster| {
             let step = step(&wanted, cluster.volume.as_ref(), cluster.claim.as_ref());
@@ -175,7 +189,7 @@ proptest! {
             if is_foreign_volume(&before.volume) {
                 prop_assert_eq!(&before.volume, &cluster.volume, "{:?} touched another's volume", step);
             }
-            if is_foreign_claim(&before.claim) {
+            if is_foreign_claim(&before) {
                 prop_assert_eq!(&before.claim, &cluster.claim, "{:?} touched another's claim", step);
                 prop_assert_eq!(&before.volume, &cluster.volume, "{:?} beside another's claim", step);
             }
@@ -193,7 +207,7 @@ proptest! {
             take(&mut cluster)?;
         }
         let last = take(&mut cluster)?;
-        if is_foreign_volume(&cluster.volume) || is_foreign_claim(&cluster.claim) {
+        if is_foreign_volume(&cluster.volume) || is_foreign_claim(&cluster) {
             prop_assert!(is_conflict(&last) || is_wait(&last), "{:?}", last);
             return Ok(());
         }
@@ -203,6 +217,6 @@ proptest! {
         prop_assert_eq!(phase_of_claim(&claim), Some("Bound"));
         prop_assert_eq!(claim_uid(&volume), claim.metadata.uid.as_deref());
         prop_assert_eq!(volume_relation(&wanted, &volume), Relation::Ours);
-        prop_assert_eq!(claim_relation(&wanted, &claim), Relation::Ours);
+        prop_assert_eq!(claim_relation(&wanted, &claim, Some(&volume)), Relation::Ours);
     }
 }

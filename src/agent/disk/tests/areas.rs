@@ -1,0 +1,166 @@
+//! The areas of namespaces, what KServe left in the root for them, and the gate.
+
+use serde_json::json;
+
+use super::*;
+use crate::api::ModelStatus;
+use crate::plan::gate::GateStatus;
+
+#[test]
+fn a_namespaces_area_is_made_below_its_own_folder_and_removed_when_it_is_empty() {
+    let disk = disk();
+    assert_eq!(disk.disk.problem(Some("ns")), None);
+    for folder in [
+        "namespaces",
+        "namespaces/ns",
+        "namespaces/ns/models",
+        "namespaces/ns/incoming",
+        "namespaces/ns/gate",
+    ] {
+        assert_eq!(fs::metadata(disk.path(folder)).unwrap().mode() & 0o7777, FOLDER_MODE, "{folder}");
+    }
+    assert_eq!(disk.disk.scan().unwrap().inventory.empty_areas, BTreeSet::from(["ns".to_owned()]));
+    disk.disk.prepare(&of_ns()).unwrap();
+    let scan = disk.disk.scan().unwrap();
+    assert_eq!(scan.inventory.incoming, BTreeMap::from([(of_ns(), Folder::Empty)]));
+    assert_eq!(scan.inventory.empty_areas, BTreeSet::new());
+    disk.disk.remove_area("ns").unwrap();
+    assert!(disk.path(&format!("namespaces/ns/incoming/{KEY}")).exists(), "it is not empty");
+    disk.disk.erase_incoming(&of_ns()).unwrap();
+    disk.disk.remove_area("ns").unwrap();
+    disk.disk.remove_area("ns").unwrap();
+    assert!(!disk.path("namespaces/ns").exists() && disk.path("models").exists());
+}
+
+#[test]
+fn the_copies_of_two_areas_have_nothing_to_do_with_each_other() {
+    let disk = disk();
+    disk.disk.problem(Some("ns"));
+    disk.copy(&at(MODELS, KEY), &["a"]);
+    disk.copy(&format!("namespaces/ns/incoming/{KEY}"), &["a", "b"]);
+    disk.disk.place(&of_ns()).unwrap();
+    let both =
+        BTreeMap::from([(root(), Folder::Complete { bytes: 5 }), (of_ns(), Folder::Complete { bytes: 10 })]);
+    assert_eq!(disk.models(), both);
+    disk.disk.erase_model(&of_ns()).unwrap();
+    assert_eq!(disk.models().into_keys().collect::<Vec<_>>(), [root()]);
+}
+
+#[test]
+fn a_link_in_place_of_a_namespaces_folder_is_never_followed() {
+    let disk = disk();
+    disk.copy(&format!("outside/models/{KEY}"), &["a"]);
+    disk.copy(&format!("outside/incoming/{KEY}"), &["a"]);
+    fs::create_dir(disk.path("namespaces")).unwrap();
+    symlink(disk.path("outside"), disk.path("namespaces/ns")).unwrap();
+    let problem = disk.disk.problem(Some("ns")).unwrap();
+    assert!(problem.message.starts_with("namespaces/ns/"), "{}", problem.message);
+    let scan = disk.disk.scan().unwrap();
+    assert_eq!(scan.inventory, Inventory::default());
+    assert!(scan.strangers.contains("namespaces/ns"));
+    disk.disk.erase_model(&of_ns()).unwrap();
+    disk.disk.erase_incoming(&of_ns()).unwrap();
+    disk.disk.erase_gate(&of_ns()).unwrap();
+    disk.disk.place(&of_ns()).unwrap();
+    disk.disk.adopt(&of_ns(), "hf://o/m").unwrap();
+    disk.disk.remove_area("ns").unwrap();
+    assert!(disk.disk.prepare(&of_ns()).is_err());
+    let told = GateStatus { phase: ModelStatus::ModelDownloaded, ..gate() };
+    disk.disk.write_gate(&of_ns(), &told).unwrap();
+    let inside: Vec<String> = names(&disk.path("outside")).unwrap();
+    assert_eq!(inside.len(), 2, "{inside:?}");
+    assert!(disk.path(&format!("outside/models/{KEY}/a")).exists());
+    assert!(disk.path(&format!("outside/incoming/{KEY}/a")).exists());
+}
+
+#[test]
+fn a_namespace_that_is_no_name_never_reaches_the_disk() {
+    let disk = disk();
+    let problem = disk.disk.problem(Some("../../outside")).unwrap();
+    assert_eq!(problem.reason, "InvalidNamespace");
+    assert!(!disk.path("namespaces").exists());
+}
+
+#[test]
+fn a_copy_of_the_root_is_linked_into_a_namespace_and_stays_where_it_is() {
+    let disk = disk();
+    disk.disk.problem(Some("ns"));
+    let model = at(MODELS, KEY);
+    disk.write(&format!("{model}/config.json"), "{}");
+    disk.write(&format!("{model}/sub/weights"), "12345");
+    disk.disk.link(&of_ns()).unwrap();
+    assert_eq!(
+        disk.disk.scan().unwrap().inventory.incoming[&of_ns()],
+        Folder::Empty,
+        "nobody vouches for it"
+    );
+    disk.disk.adopt_model(&root(), "hf://o/m").unwrap();
+    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 7 });
+    let half = format!("namespaces/ns/incoming/{KEY}/config.json");
+    disk.write(&half, "cut short");
+    disk.disk.link(&of_ns()).unwrap();
+    disk.disk.place(&of_ns()).unwrap();
+    assert_eq!(disk.models()[&of_ns()], Folder::Complete { bytes: 7 });
+    for file in ["config.json", "sub/weights"] {
+        let theirs = format!("namespaces/ns/{model}/{file}");
+        assert_eq!(disk.inode(&theirs), disk.inode(&format!("{model}/{file}")));
+    }
+    disk.disk.erase_model(&root()).unwrap();
+    assert_eq!(disk.models()[&of_ns()], Folder::Complete { bytes: 7 });
+}
+
+#[test]
+fn the_mark_of_a_copy_that_is_kept_outlives_a_repair() {
+    let disk = disk();
+    disk.disk.keep(KEY).unwrap();
+    assert_eq!(disk.disk.scan().unwrap().inventory.kept, BTreeSet::new(), "there is nothing to keep");
+    disk.copy(&at(MODELS, KEY), &["a", "b"]);
+    disk.disk.keep(KEY).unwrap();
+    disk.disk.keep(KEY).unwrap();
+    let kept = BTreeSet::from([KEY.to_owned()]);
+    assert_eq!(disk.disk.scan().unwrap().inventory.kept, kept);
+    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 10 });
+    disk.copy(&at(INCOMING, KEY), &["a", "b"]);
+    disk.disk.place(&root()).unwrap();
+    assert_eq!(disk.disk.scan().unwrap().inventory.kept, kept);
+}
+
+fn gate() -> GateStatus {
+    serde_json::from_value(json!({"phase": "ModelDownloading", "bytesDone": 1, "bytesTotal": 2})).unwrap()
+}
+
+#[test]
+fn the_gate_is_written_when_it_changes_and_anybody_may_read_it() {
+    let disk = disk();
+    disk.disk.problem(Some("ns"));
+    for copy in [root(), of_ns()] {
+        disk.disk.write_gate(&copy, &gate()).unwrap();
+        let folder = disk.disk.path(GATE, &copy);
+        let file = folder.join("status.json");
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(text, r#"{"phase":"ModelDownloading","bytesDone":1,"bytesTotal":2}"#);
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o644);
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o005, 0o005);
+        let inode = fs::metadata(&file).unwrap().ino();
+        disk.disk.write_gate(&copy, &gate()).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().ino(), inode, "the same again is not written");
+        let complete = GateStatus { phase: ModelStatus::ModelDownloaded, ..gate() };
+        disk.disk.write_gate(&copy, &complete).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().contains("ModelDownloaded"));
+        assert_eq!(names(&folder).unwrap(), ["status.json"]);
+    }
+    assert_eq!(disk.disk.scan().unwrap().inventory.gates, BTreeSet::from([root(), of_ns()]));
+    disk.disk.erase_gate(&of_ns()).unwrap();
+    disk.disk.erase_gate(&of_ns()).unwrap();
+    assert_eq!(disk.disk.scan().unwrap().inventory.gates, BTreeSet::from([root()]));
+}
+
+#[test]
+fn the_progress_of_a_download_is_read_from_its_own_folder() {
+    let disk = disk();
+    assert_eq!(disk.disk.progress(&root()), None);
+    let report = r#"{"bytesDone":3,"bytesTotal":9}"#;
+    disk.write(&format!("incoming/{KEY}/.localmodel/progress.json"), report);
+    let progress = disk.disk.progress(&root()).unwrap();
+    assert_eq!((progress.bytes_done, progress.bytes_total), (3, 9));
+}

@@ -1,0 +1,91 @@
+//! Folders of a disk that others write, too: what they are named counts, no symbolic link is followed.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+
+use crate::download::manifest::{Manifest, ManifestFile};
+use crate::error::{Doing, Error};
+
+/// The group may write too: Jobs may run under another user of the same group.
+pub(super) const FOLDER_MODE: u32 = 0o2775;
+
+/// The names in a folder; none where there is no folder.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>, Error> {
+    let read =
+        || fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
+    let result: io::Result<Vec<String>> = read();
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.doing(|| format!("reading {}", folder.display())),
+    }
+}
+
+/// Makes the folder where it is missing, and says whether it can be written.
+pub(super) fn usable(path: &Path) -> io::Result<()> {
+    own_folder(path)?;
+    Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// Whether a folder is there, and not a link to one.
+pub(super) fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+/// Whether a folder and all those above it, up to `root`, are folders and no links.
+pub(super) fn is_folder_within(root: &Path, path: &Path) -> bool {
+    path.ancestors().take_while(|above| *above != root).all(is_folder)
+}
+
+/// Makes the folder where it is missing; anything else of its name is an error.
+pub(super) fn own_folder(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(FOLDER_MODE & 0o777).create(path) {
+        // The process's mask may have taken the group's right to write.
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_folder(path) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder of this disk: remove it"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Links the files of a manifest that are whole from one folder into another.
+pub(super) fn link_good_files(manifest: &Manifest, from: &Path, to: &Path) -> io::Result<()> {
+    let bad = manifest.damaged(from)?;
+    let is_good = |file: &&ManifestFile| bad.iter().all(|damage| damage.path != file.path);
+    for file in manifest.files.iter().filter(is_good) {
+        if !own_folders_above(to, &file.path)? {
+            continue; // the Job says what it thinks of that
+        }
+        link(&from.join(&file.path), &to.join(&file.path))?;
+    }
+    Ok(())
+}
+
+/// A second name for a file; where the system allows none for a file of another user, a copy.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => fs::copy(from, to).map(drop),
+        other => other,
+    }
+}
+
+/// Makes the folders in `root` that lead to `file`; false when something else stands in the way. What a
+/// Job left in `root` is not to be trusted: no link in it is followed.
+fn own_folders_above(root: &Path, file: &str) -> io::Result<bool> {
+    let mut path = root.to_owned();
+    let parts: Vec<&str> = file.split('/').collect();
+    for part in &parts[..parts.len() - 1] {
+        path.push(part);
+        match own_folder(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+            other => other?,
+        }
+    }
+    Ok(true)
+}

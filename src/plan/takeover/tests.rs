@@ -1,0 +1,168 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plan::pass::Problem;
+use crate::plan::pass::world::{M, WHOLE, World, job, ns_entry, of_ns, root, world};
+use crate::plan::samples::{at, from};
+
+/// A node that KServe's agent left with this entry said to be downloaded.
+fn taken_over(entries: Vec<crate::api::ModelEntry>) -> World {
+    let mut world = World { entries, ..world() };
+    for entry in &world.entries {
+        world.vouched.insert(entry.status_key());
+        let said = (ModelStatus::ModelDownloaded, ModelDetail::default());
+        world.before.insert(entry.status_key(), said);
+    }
+    world
+}
+
+fn theirs(copy: CopyKey, phase: JobPhase) -> JobView {
+    JobView { copy, own: false, kserve: true, ..job("theirs", phase) }
+}
+
+fn succeeded() -> JobPhase {
+    JobPhase::Succeeded(at(9_500))
+}
+
+fn local(managed: &Value) -> LocalModelNode {
+    from(json!({
+        "apiVersion": "serving.kserve.io/v1alpha1", "kind": "LocalModelNode",
+        "metadata": {"name": "n", "managedFields": managed},
+        "spec": {"localModels": []},
+        "status": {"modelStatus": {"m": "ModelDownloaded", "ns/m": "ModelDownloaded", "p": "ModelDownloading"}},
+    }))
+}
+
+fn fields(manager: &str, keys: &[&str]) -> Value {
+    let keys: serde_json::Map<_, _> = keys.iter().map(|key| (format!("f:{key}"), json!({}))).collect();
+    json!({"manager": manager, "operation": "Update", "subresource": "status", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:status": {"f:modelStatus": keys}}})
+}
+
+#[test]
+fn kserve_vouches_for_what_it_called_downloaded_and_our_agents_have_not_spoken_of_since() {
+    let vouched = |managed: Value| vouched(&local(&managed)).into_iter().collect::<Vec<_>>();
+    assert_eq!(vouched(json!([fields("manager", &["m", "ns/m", "p"])])), ["m", "ns/m"]);
+    assert_eq!(vouched(json!([fields("manager", &["ns/m"]), fields(MANAGER, &["m", "p"])])), ["ns/m"]);
+    assert_eq!(vouched(json!([fields(MANAGER, &["m", "ns/m"])])), Vec::<String>::new());
+    assert_eq!(vouched(json!([])), Vec::<String>::new(), "who wrote it is not known");
+}
+
+#[test]
+fn a_copy_without_manifest_is_adopted_where_kserve_put_it_and_stays_downloaded_meanwhile() {
+    let bare = taken_over(world().entries).model(Folder::Bare);
+    let outcome = bare.pass();
+    assert_eq!(outcome.actions, [Action::AdoptModel(root())]);
+    assert_eq!(outcome.status, bare.before);
+    let whole = bare.model(WHOLE).pass();
+    assert_eq!((whole.actions, whole.status[M].0), (vec![], ModelStatus::ModelDownloaded));
+    for empty in [Folder::Empty, Folder::Damaged] {
+        let actions = taken_over(world().entries).model(empty).pass().actions;
+        assert_eq!(actions, [Action::Download(root())], "{empty:?}");
+    }
+    assert_eq!(
+        world().model(Folder::Bare).pass().actions,
+        [Action::Download(root())],
+        "nobody vouches for it"
+    );
+}
+
+#[test]
+fn a_job_of_kserves_is_waited_for_and_what_it_wrote_counts_when_it_has_succeeded() {
+    let running = world().model(Folder::Bare).job(theirs(root(), JobPhase::Running)).pass();
+    assert_eq!((running.actions, running.status[M].0), (vec![], ModelStatus::ModelDownloading));
+    let done = world().model(Folder::Bare).job(theirs(root(), succeeded())).pass();
+    assert_eq!(
+        (done.actions, done.status[M].0),
+        (vec![Action::AdoptModel(root())], ModelStatus::ModelDownloading)
+    );
+    let nothing = world().job(theirs(root(), succeeded())).pass();
+    assert_eq!(nothing.actions, [Action::Download(root())], "it wrote nothing here");
+    let failed = JobPhase::Failed(at(9_500), Problem::new("Gated", "accept the licence"));
+    let failed = world().model(Folder::Bare).job(theirs(root(), failed)).pass();
+    assert_eq!(failed.actions, [Action::Download(root())]);
+}
+
+#[test]
+fn a_namespaces_copy_is_linked_from_the_root_step_by_step_and_nothing_is_downloaded() {
+    let mut world = taken_over(vec![ns_entry()]).model(Folder::Bare);
+    assert_eq!(world.pass().actions, [Action::Keep(root().key), Action::AdoptModel(root())]);
+    world.disk.kept.insert(root().key);
+    world = world.model(WHOLE);
+    assert_eq!(world.pass().actions, [Action::Link(of_ns())]);
+    world.disk.incoming.insert(of_ns(), Folder::Damaged);
+    assert_eq!(world.pass().actions, [Action::Link(of_ns())], "an earlier try was cut short");
+    world.disk.incoming.insert(of_ns(), WHOLE);
+    assert_eq!(world.pass().actions, [Action::Place(of_ns())]);
+    assert_eq!(world.pass().status, world.before, "its status never changes");
+    world.disk.incoming.clear();
+    world.disk.models.insert(of_ns(), WHOLE);
+    assert_eq!(world.pass().actions, []);
+}
+
+#[test]
+fn a_namespaces_job_of_kserves_counts_for_that_namespace_and_leaves_when_its_result_is_taken() {
+    let with =
+        |phase| World { entries: vec![ns_entry()], ..world() }.model(WHOLE).job(theirs(of_ns(), phase));
+    assert_eq!(with(JobPhase::Running).pass().actions, [], "the root is what it writes");
+    let mut done = with(succeeded());
+    assert_eq!(done.pass().actions, [Action::Keep(root().key), Action::Link(of_ns())]);
+    done.disk.kept.insert(root().key);
+    done.disk.models.insert(of_ns(), WHOLE);
+    assert_eq!(done.pass().actions, [Action::DeleteJob("theirs".into())]);
+    let mut nothing = with(succeeded());
+    nothing.disk.models.clear();
+    let actions = nothing.pass().actions;
+    assert_eq!(actions, [Action::Download(of_ns()), Action::DeleteJob("theirs".into())]);
+}
+
+#[test]
+fn a_copy_of_the_root_is_never_given_to_a_namespace_that_kserve_had_not_given_it_to() {
+    let other = CopyKey { namespace: Some("other".into()), ..of_ns() };
+    let mut entry = ns_entry();
+    entry.namespace = Some("other".into());
+    let mut world = taken_over(vec![ns_entry()]).model(WHOLE);
+    world.entries.push(entry);
+    world.disk.kept.insert(root().key);
+    assert_eq!(world.pass().actions, [Action::Link(of_ns()), Action::Download(other)]);
+}
+
+#[test]
+fn the_root_keeps_what_pods_of_namespace_caches_read_there_until_no_cache_has_its_source() {
+    let mut world = World { entries: vec![ns_entry()], ..world() }.model(WHOLE);
+    world.disk.models.insert(of_ns(), WHOLE);
+    assert_eq!(world.pass().actions, [Action::EraseModel(root())], "a cluster cache's that is gone");
+    world.disk.kept.insert(root().key);
+    assert_eq!(world.pass().actions, []);
+    let others = World { entries: vec![], other_groups: vec![ns_entry()], ..world.clone() };
+    assert_eq!(others.pass().actions, [], "another group's namespace cache counts, too");
+    let last = World { entries: vec![], ..world }.pass();
+    assert_eq!(last.actions, [Action::EraseModel(root()), Action::EraseModel(of_ns())]);
+}
+
+#[test]
+fn what_was_vouched_for_stays_so_while_the_disk_cannot_be_written() {
+    let mut world = taken_over(vec![ns_entry()]).model(Folder::Bare);
+    world.unwritable.insert(None, Problem::new("DiskNotWritable", "models/ cannot be written"));
+    let outcome = world.pass();
+    assert_eq!((outcome.actions, outcome.status), (vec![], world.before));
+}
+
+#[test]
+fn a_claim_of_kserves_is_replaced_once_its_jobs_have_failed_or_are_gone() {
+    let job = |name: &str, labels: Value, status: Value| -> Job {
+        from(json!({"metadata": {"name": name, "labels": labels}, "status": status}))
+    };
+    let ended = |kind: &str| json!({"conditions": [{"type": kind, "status": "True"}]});
+    let waits = |labels: Value, status: Value| replacing_waits_for(&[job("j", labels, status)]);
+    let kserves = || json!({"model": "m"});
+    assert_eq!(waits(kserves(), json!({})).as_deref(), Some("j"));
+    assert_eq!(
+        waits(kserves(), ended("Complete")).as_deref(),
+        Some("j"),
+        "an agent has yet to take its result"
+    );
+    assert_eq!(waits(kserves(), ended("Failed")), None);
+    assert_eq!(waits(json!({"app.kubernetes.io/managed-by": MANAGER}), json!({})), None);
+    assert_eq!(replacing_waits_for(&[]), None);
+}
