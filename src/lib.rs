@@ -11,6 +11,7 @@ pub mod operator;
 pub mod plan;
 pub mod telemetry;
 pub mod watch;
+pub mod webhook;
 
 /// Ends when the process is asked to stop (SIGTERM or SIGINT).
 pub async fn shutdown_signal() {

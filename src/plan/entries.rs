@@ -115,7 +115,7 @@ pub fn warm_labels(
             let cache =
                 caches.iter().find(|c| c.key.namespace.is_none() && c.key.name == entry.model_name)?;
             let group = group_of(node, cache.spec, groups)?.name_any();
-            Some((names::warm_label(&storage_key(&entry.source_model_uri)), names::label_value(&group)))
+            Some((names::warm_label(&storage_key(&entry.source_model_uri), None), names::label_value(&group)))
         })
         .collect()
 }

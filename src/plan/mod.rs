@@ -1,8 +1,10 @@
 //! The pure core: from what was read to what should be. Functions of values, the time included; no
 //! client, no store, no clock.
 
+pub mod admission;
 pub mod agent;
 pub mod cache;
+pub mod certificates;
 pub mod conditions;
 pub mod copies;
 pub mod drift;
@@ -13,9 +15,11 @@ pub mod local_status;
 pub mod names;
 pub mod pass;
 pub mod patch;
+pub mod pod;
 pub mod selector;
 pub mod users;
 pub mod volumes;
+pub mod webhooks;
 
 #[cfg(test)]
 mod samples;

@@ -61,6 +61,16 @@ pub const CONFIG_MAP: &str = "inferenceservice-config";
 pub const MOUNT_PATH: &str = "/mnt/models";
 /// The container of a download Job where no `ClusterStorageContainer` names it.
 pub const JOB_CONTAINER: &str = "kserve-localmodel-download";
+/// The Service through which the API server reaches the webhook server.
+pub const WEBHOOK_SERVICE: &str = "localmodel-webhook";
+/// The Secret of the webhook server's certificate, in the operator's namespace.
+pub const WEBHOOK_SECRET: &str = "localmodel-webhook-cert";
+/// The `ValidatingWebhookConfiguration`: KServe's own name, taken over, because KServe's fails closed and
+/// would block every cache once its server is gone (D6).
+pub const VALIDATING_WEBHOOKS: &str = "localmodelcache.serving.kserve.io";
+/// The `MutatingWebhookConfiguration`. It sorts after KServe's `inferenceservice.serving.kserve.io`, whose
+/// pod webhook has then done its part.
+pub const MUTATING_WEBHOOKS: &str = "localmodel.serving.kserve.io";
 /// The service account of agents.
 pub const AGENT_ACCOUNT: &str = "localmodel-agent";
 
@@ -157,9 +167,16 @@ pub fn full_names(labels: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
     (!all.is_empty()).then_some(all)
 }
 
-/// The node label that says a copy is complete.
-pub fn warm_label(storage_key: &str) -> String {
-    format!("{WARM_PREFIX}{storage_key}")
+/// The node label that says a copy is complete. A namespace cache's copy is another one, in the
+/// namespace's own folder: a hash of the namespace is part of its label.
+pub fn warm_label(storage_key: &str, namespace: Option<&str>) -> String {
+    match namespace {
+        None => format!("{WARM_PREFIX}{storage_key}"),
+        Some(namespace) => {
+            let digest = hex::encode(&Sha256::digest(namespace.as_bytes())[..4]);
+            format!("{WARM_PREFIX}{storage_key}-{digest}")
+        }
+    }
 }
 
 /// The plain join where it fits, else [`hashed`].
