@@ -101,7 +101,7 @@ impl Keeper {
 
     /// One look at everything; returns when to look again at the latest. `trusted` is the authority that
     /// both configurations have, and since when.
-    async fn pass(&self, trusted: &mut Option<(String, Timestamp)>) -> Result<Duration, Error> {
+    pub(super) async fn pass(&self, trusted: &mut Option<(String, Timestamp)>) -> Result<Duration, Error> {
         let now = Timestamp::now();
         let secret = self.secrets.store.state().into_iter().next();
         let stored = match certificates::stored(secret.as_deref(), &self.namespace, now) {

@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use json_patch::Patch;
+use k8s_openapi::ByteString;
 use kube::Resource;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use serde::Deserialize;
@@ -77,15 +78,16 @@ where
 
 fn written(mut response: AdmissionResponse, answer: Answer) -> Response {
     response.warnings = Some(answer.warnings).filter(|warnings| !warnings.is_empty());
+    let is_denied = answer.denied.is_some();
     if let Some(why) = answer.denied {
         response = response.deny(why);
-    } else if !answer.patch.is_empty() {
-        response = match response.with_patch(answer.patch) {
-            Ok(response) => response,
-            Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-        };
     }
-    json_response(&json!(response.into_review()))
+    let mut review = json!(response.into_review());
+    if !is_denied && !answer.patch.is_empty() {
+        review["response"]["patchType"] = json!("JSONPatch");
+        review["response"]["patch"] = json!(ByteString(json!(answer.patch).to_string().into_bytes()));
+    }
+    json_response(&review)
 }
 
 /// The answer to a question that cannot be read; it needs at least the question's id.
