@@ -16,6 +16,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use localmodel::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
 use localmodel::plan::certificates::server_names;
+use localmodel::plan::names::CacheKey;
 use localmodel::plan::users::User;
 use localmodel::plan::webhooks::PODS_PATH;
 use localmodel::webhook::{Identity, World, authority, router, serve};
@@ -84,6 +85,9 @@ impl World for Known {
     async fn namespace_cache_now(&self, _: &str, _: &str) -> Option<Arc<LocalModelNamespaceCache>> {
         None
     }
+    async fn is_gone_now(&self, _: &CacheKey) -> bool {
+        false
+    }
     async fn has_group_now(&self, _: &str) -> bool {
         false
     }
@@ -104,7 +108,8 @@ fn known() -> Known {
     };
     let group = |name: &str| {
         let mut group: Value =
-            serde_saphyr::from_str(include_str!("../fixtures/walkthrough/local-model-node-group.yaml")).unwrap();
+            serde_saphyr::from_str(include_str!("../fixtures/walkthrough/local-model-node-group.yaml"))
+                .unwrap();
         group["metadata"]["name"] = json!(name);
         group["spec"]["persistentVolumeSpec"]["nodeAffinity"]["required"]["nodeSelectorTerms"] =
             json!([{"matchExpressions": [{"key": "group", "operator": "In", "values": [name]}]}]);
@@ -195,7 +200,9 @@ async fn main() {
     let authorities = Certificate::from_pem_bundle(pair.ca.as_bytes()).unwrap();
     let client = Client::builder().tls_certs_only(authorities).resolve(&name, address).build().unwrap();
     let url = format!("https://{name}:{}{PODS_PATH}", address.port());
-    println!("pod webhook, {CACHES} caches, {NODES} nodes, server and client in one process (cargo bench --bench webhook)");
+    println!(
+        "pod webhook, {CACHES} caches, {NODES} nodes, server and client in one process (cargo bench --bench webhook)"
+    );
     for connections in [1, 8] {
         measure(&client, &url, connections).await;
     }

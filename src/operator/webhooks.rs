@@ -1,5 +1,6 @@
 //! What the webhooks know, from the operator's stores.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
@@ -9,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::context::Context;
 use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
+use crate::plan::names::CacheKey;
 use crate::plan::users::User;
 use crate::webhook::World;
 
@@ -50,7 +52,7 @@ impl World for Context {
     }
 
     async fn cache_now(&self, name: &str) -> Option<Arc<LocalModelCache>> {
-        now(&Api::all(self.client.clone()), name).await
+        now(&Api::all(self.client.clone()), name).await.ok().flatten()
     }
 
     async fn namespace_cache_now(
@@ -58,22 +60,44 @@ impl World for Context {
         namespace: &str,
         name: &str,
     ) -> Option<Arc<LocalModelNamespaceCache>> {
-        now(&Api::namespaced(self.client.clone(), namespace), name).await
+        now(&Api::namespaced(self.client.clone(), namespace), name).await.ok().flatten()
+    }
+
+    async fn is_gone_now(&self, cache: &CacheKey) -> bool {
+        let name = &cache.name;
+        match &cache.namespace {
+            None => is_gone(&Api::<LocalModelCache>::all(self.client.clone()), name).await,
+            Some(namespace) => {
+                let api = Api::<LocalModelNamespaceCache>::namespaced(self.client.clone(), namespace);
+                is_gone(&api, name).await
+            }
+        }
     }
 
     async fn has_group_now(&self, name: &str) -> bool {
-        now(&Api::<LocalModelNodeGroup>::all(self.client.clone()), name).await.is_some()
+        let found = now(&Api::<LocalModelNodeGroup>::all(self.client.clone()), name).await;
+        found.is_ok_and(|group| group.is_some())
     }
 }
 
-/// An object as the API server has it. Where it cannot be asked, what the stores say stands.
-async fn now<K>(api: &Api<K>, name: &str) -> Option<Arc<K>>
+/// An object as the API server has it. An error is told here; what the stores say then stands.
+async fn now<K>(api: &Api<K>, name: &str) -> Result<Option<Arc<K>>, ()>
 where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let found = api.get_opt(name).await;
-    found
-        .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), name, %error, "cannot be read"))
-        .ok()?
-        .map(Arc::new)
+    match api.get_opt(name).await {
+        Ok(found) => Ok(found.map(Arc::new)),
+        Err(error) => {
+            tracing::warn!(kind = %K::kind(&()), name, %error, "cannot be read");
+            Err(())
+        }
+    }
+}
+
+async fn is_gone<K>(api: &Api<K>, name: &str) -> bool
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let found = now(api, name).await;
+    found.is_ok_and(|found| found.is_none_or(|object| object.meta().deletion_timestamp.is_some()))
 }

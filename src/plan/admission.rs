@@ -21,7 +21,9 @@ pub enum Refused {
         uri: String,
     },
     /// A namespace cache names groups that do not exist (C10).
-    #[error("{cache} names {groups} in nodeGroups, which does not exist: make that node group first, or name another")]
+    #[error(
+        "{cache} names {groups} in nodeGroups, which does not exist: make that node group first, or name another"
+    )]
     NoSuchGroup {
         /// The cache.
         cache: String,
@@ -37,7 +39,9 @@ pub enum Refused {
         user: String,
     },
     /// Caches still use the group (G4).
-    #[error("LocalModelNodeGroup {group} is still used by {caches}: delete them, or take the group out of their nodeGroups, first")]
+    #[error(
+        "LocalModelNodeGroup {group} is still used by {caches}: delete them, or take the group out of their nodeGroups, first"
+    )]
     GroupInUse {
         /// The group.
         group: String,
@@ -97,16 +101,21 @@ pub fn cache_deleted(cache: &CacheKey, users: &[User]) -> Result<(), Refused> {
     Err(Refused::CacheInUse { cache: cache_name(cache), user })
 }
 
-/// Checks that no cache names a group that is to be deleted.
-pub fn group_deleted(group: &str, caches: &[PlannedCache]) -> Result<(), Refused> {
+/// The caches that name a group, sorted; those in deletion do not count.
+pub fn users_of_group(group: &str, caches: &[PlannedCache]) -> Vec<CacheKey> {
     let names = |cache: &&PlannedCache| !cache.deleting && cache.spec.node_groups.iter().any(|g| g == group);
-    let mut users: Vec<&CacheKey> = caches.iter().filter(names).map(|cache| &cache.key).collect();
+    let mut users: Vec<CacheKey> = caches.iter().filter(names).map(|cache| cache.key.clone()).collect();
+    users.sort();
+    users
+}
+
+/// Checks that no cache uses a group that is to be deleted.
+pub fn group_deleted(group: &str, users: &[CacheKey]) -> Result<(), Refused> {
     if users.is_empty() {
         return Ok(());
     }
-    users.sort();
-    let users: Vec<String> = users.into_iter().map(cache_name).collect();
-    Err(Refused::GroupInUse { group: group.to_owned(), caches: list(&users) })
+    let caches: Vec<String> = users.iter().map(cache_name).collect();
+    Err(Refused::GroupInUse { group: group.to_owned(), caches: list(&caches) })
 }
 
 /// A cache as people and KServe write it.

@@ -29,7 +29,9 @@ mod parts;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// There is no cache of that name.
-    #[error("label {POD_MODEL}: there is no LocalModelCache {model}, nor a LocalModelNamespaceCache {model} in namespace {namespace}; {known}")]
+    #[error(
+        "label {POD_MODEL}: there is no LocalModelCache {model}, nor a LocalModelNamespaceCache {model} in namespace {namespace}; {known}"
+    )]
     UnknownCache {
         /// The name.
         model: String,
@@ -45,7 +47,9 @@ pub enum Denied {
         cache: String,
     },
     /// The annotation names a group that the cache does not have.
-    #[error("annotation {CHOSEN_GROUP}: {cache} is not kept on node group {group}; its nodeGroups are {groups}")]
+    #[error(
+        "annotation {CHOSEN_GROUP}: {cache} is not kept on node group {group}; its nodeGroups are {groups}"
+    )]
     UnknownGroup {
         /// The group.
         group: String,
@@ -63,16 +67,22 @@ pub enum Denied {
         containers: String,
     },
     /// The annotation names a path at which nothing can be mounted.
-    #[error("annotation {POD_MOUNT_PATH}: {path:?} is no path for a mount: write an absolute one, without ':' and '..'")]
+    #[error(
+        "annotation {POD_MOUNT_PATH}: {path:?} is no path for a mount: write an absolute one, without ':' and '..'"
+    )]
     MountPath {
         /// The path.
         path: String,
     },
     /// A volume of the pod has the name that the model's has.
-    #[error("the pod has a volume {MODEL_VOLUME} of its own, which is the name of the model's volume: give it another name")]
+    #[error(
+        "the pod has a volume {MODEL_VOLUME} of its own, which is the name of the model's volume: give it another name"
+    )]
     VolumeTaken,
     /// Something else is mounted where the model would be.
-    #[error("container {container} has volume {volume} mounted at {path} already: say with annotation {POD_MOUNT_PATH} where the model goes")]
+    #[error(
+        "container {container} has volume {volume} mounted at {path} already: say with annotation {POD_MOUNT_PATH} where the model goes"
+    )]
     PathTaken {
         /// The container.
         container: String,
@@ -197,11 +207,11 @@ fn kserves(pod: &Pod, spec: &PodSpec, facts: &Facts) -> Option<Patch> {
 
 /// The model in each container that gets it.
 fn mounts(pod: &Pod, spec: &PodSpec, key: &str, patch: &mut Patch) -> Result<(), Denied> {
-    let path = mount_path(pod)?;
-    let mount = parts::model_mount(path, key);
+    let place = mount_path(pod)?;
+    let mount = parts::model_mount(place, key);
     for (kind, index, container) in chosen_containers(pod, spec)? {
         let there = container.volume_mounts.as_deref().unwrap_or_default();
-        match there.iter().find(|mount| mount.mount_path.trim_end_matches('/') == path) {
+        match there.iter().find(|mount| mount.mount_path.trim_end_matches('/') == place) {
             None => {
                 let index = index.to_string();
                 patch.0.push(append_to(
@@ -215,7 +225,7 @@ fn mounts(pod: &Pod, spec: &PodSpec, key: &str, patch: &mut Patch) -> Result<(),
                 return Err(Denied::PathTaken {
                     container: container.name.clone(),
                     volume: there.name.clone(),
-                    path: path.to_owned(),
+                    path: place.to_owned(),
                 });
             }
         }
@@ -246,7 +256,8 @@ fn chosen_containers<'a>(pod: &Pod, spec: &'a PodSpec) -> Result<Vec<Placed<'a>>
     let named: Vec<&str> = named.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     for name in &named {
         if !all.iter().any(|(_, _, container)| container.name == *name) {
-            let containers: Vec<String> = all.iter().map(|(_, _, container)| container.name.clone()).collect();
+            let containers: Vec<String> =
+                all.iter().map(|(_, _, container)| container.name.clone()).collect();
             return Err(Denied::UnknownContainer { name: (*name).to_owned(), containers: list(&containers) });
         }
     }

@@ -99,8 +99,7 @@ pub fn mutating(
         webhook
     };
     // KServe's pods work without preference and gate: they never wait for a server that is down.
-    let kserves =
-        json!([exists(SERVICE_MODEL), {"key": POD_MODEL, "operator": "DoesNotExist"}]);
+    let kserves = json!([exists(SERVICE_MODEL), {"key": POD_MODEL, "operator": "DoesNotExist"}]);
     serde_json::from_value(json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -163,7 +162,8 @@ fn rule(group: &str, version: &str, resource: &str, scope: &str, operations: &[&
 /// The merge patch that makes a configuration's list the wanted one and ends what else would write it;
 /// `None` when nothing differs.
 pub fn correction<K: Resource + Serialize>(live: &K, wanted: &K) -> Result<Option<Value>, serde_json::Error> {
-    let list = |configuration: &K| serde_json::to_value(configuration).map(|mut value| value["webhooks"].take());
+    let list =
+        |configuration: &K| serde_json::to_value(configuration).map(|mut value| value["webhooks"].take());
     let wanted = list(wanted)?;
     let injectors = live.annotations().keys().filter(|key| key.starts_with(INJECT));
     let annotations: serde_json::Map<_, _> = injectors.map(|key| (key.clone(), Value::Null)).collect();
@@ -183,8 +183,7 @@ pub fn trusts<K: Serialize>(live: &K, authority: &str) -> Result<bool, serde_jso
     let live = serde_json::to_value(live)?;
     let entries = live["webhooks"].as_array().map(Vec::as_slice).unwrap_or_default();
     for entry in entries {
-        let bundle: Option<ByteString> =
-            serde_json::from_value(entry["clientConfig"]["caBundle"].clone())?;
+        let bundle: Option<ByteString> = serde_json::from_value(entry["clientConfig"]["caBundle"].clone())?;
         if !bundle.is_some_and(|bundle| String::from_utf8_lossy(&bundle.0).contains(authority)) {
             return Ok(false);
         }

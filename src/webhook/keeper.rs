@@ -157,11 +157,15 @@ impl Keeper {
         let failed = |error| Error::Manifest(name.to_owned(), error);
         let kind = K::kind(&());
         let Some(live) = watch.store.state().into_iter().next() else {
-            return Err(Error::Setup(format!("there is no {kind} {name}: apply the install manifests again")));
+            return Err(Error::Setup(format!(
+                "there is no {kind} {name}: apply the install manifests again"
+            )));
         };
         if let Some(patch) = correction(&*live, &wanted.map_err(failed)?).map_err(failed)? {
             let api: Api<K> = Api::all(self.client.clone());
-            api.patch(name, &params(), &Patch::Merge(patch)).await.doing(|| format!("writing {kind} {name}"))?;
+            api.patch(name, &params(), &Patch::Merge(patch))
+                .await
+                .doing(|| format!("writing {kind} {name}"))?;
             tracing::info!(%kind, name, "webhook configuration put right");
         }
         trusts(&*live, authority).map_err(failed)
@@ -200,7 +204,8 @@ fn params() -> PatchParams {
 fn new_secret(pair: &Pair) -> Secret {
     let data = [(CA, &pair.ca), (CERTIFICATE, &pair.certificate), (KEY, &pair.key)];
     let data = data.map(|(key, text)| (key.to_owned(), ByteString(text.clone().into_bytes())));
-    let mut secret = Secret { type_: Some("kubernetes.io/tls".into()), data: Some(data.into()), ..Secret::default() };
+    let mut secret =
+        Secret { type_: Some("kubernetes.io/tls".into()), data: Some(data.into()), ..Secret::default() };
     secret.metadata.name = Some(WEBHOOK_SECRET.into());
     secret.metadata.labels = Some([(MANAGED_BY.to_owned(), MANAGER.to_owned())].into());
     secret

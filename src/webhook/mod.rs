@@ -17,6 +17,7 @@ use axum::routing::post;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
+use crate::plan::names::CacheKey;
 use crate::plan::users::User;
 use crate::plan::webhooks;
 pub use keeper::{Keeper, SETTLE};
@@ -51,6 +52,8 @@ pub trait World: Send + Sync + 'static {
         namespace: &str,
         name: &str,
     ) -> impl Future<Output = Option<Arc<LocalModelNamespaceCache>>> + Send;
+    /// Whether the API server says that a cache is gone, or in deletion.
+    fn is_gone_now(&self, cache: &CacheKey) -> impl Future<Output = bool> + Send;
     /// The same for a node group: whether it is there.
     fn has_group_now(&self, name: &str) -> impl Future<Output = bool> + Send;
 }

@@ -56,7 +56,7 @@ async fn mutate<W: World>(world: Arc<W>, request: AdmissionRequest<Pod>) -> Answ
         Err(denied) => {
             let pod = if request.name.is_empty() { pod.metadata.generate_name.as_deref() } else { None };
             tracing::info!(namespace, pod = pod.unwrap_or(&request.name), %denied, "pod refused");
-            Answer::deny(denied)
+            Answer::deny(denied.to_string())
         }
     }
 }

@@ -32,8 +32,8 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Refuses with these words.
-    pub(super) fn deny(why: impl ToString) -> Self {
-        Self { denied: Some(why.to_string()), ..Self::default() }
+    pub(super) fn deny(why: impl Into<String>) -> Self {
+        Self { denied: Some(why.into()), ..Self::default() }
     }
 }
 

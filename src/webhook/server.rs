@@ -66,7 +66,8 @@ pub async fn serve(
         .map_err(|error| Error::Setup(format!("TLS: {error}")))?
         .with_no_client_auth()
         .with_cert_resolver(identity);
-    let listener = TlsListener::start(listener, Arc::new(config)).doing(|| "listening for webhooks".into())?;
+    let listener =
+        TlsListener::start(listener, Arc::new(config)).doing(|| "listening for webhooks".into())?;
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             // The sender's end means the same as its word.

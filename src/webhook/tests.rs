@@ -27,6 +27,7 @@ struct Known {
     standing_back: Option<String>,
     caches_made_now: Mutex<Vec<Arc<LocalModelCache>>>,
     groups_made_now: Mutex<Vec<String>>,
+    gone_now: Vec<CacheKey>,
 }
 
 impl World for Known {
@@ -76,6 +77,10 @@ impl World for Known {
 
     async fn namespace_cache_now(&self, _: &str, _: &str) -> Option<Arc<LocalModelNamespaceCache>> {
         None
+    }
+
+    async fn is_gone_now(&self, cache: &CacheKey) -> bool {
+        self.gone_now.contains(cache)
     }
 
     async fn has_group_now(&self, name: &str) -> bool {

@@ -11,7 +11,7 @@ use kube::core::admission::{AdmissionRequest, Operation};
 use super::World;
 use super::review::{Answer, Otherwise, answer};
 use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
-use crate::plan::admission::{Refused, cache_deleted, cache_written, group_deleted};
+use crate::plan::admission::{Refused, cache_deleted, cache_written, group_deleted, users_of_group};
 use crate::plan::entries::PlannedCache;
 use crate::plan::names::CacheKey;
 
@@ -41,7 +41,15 @@ pub(super) async fn groups<W: World>(State(world): State<Arc<W>>, body: Bytes) -
         let (shared, own) = (world.caches(), world.namespace_caches());
         let caches = shared.iter().map(|cache| cluster(cache));
         let caches: Vec<PlannedCache> = caches.chain(own.iter().map(|cache| namespaced(cache))).collect();
-        told(group_deleted(&request.name, &caches).map(|()| Vec::new()), &request.name)
+        let mut users = users_of_group(&request.name, &caches);
+        // What was deleted a moment ago, in the same breath as the group, does not count: one cache that is
+        // still there is enough.
+        while let Some(first) = users.first()
+            && world.is_gone_now(first).await
+        {
+            users.remove(0);
+        }
+        told(group_deleted(&request.name, &users).map(|()| Vec::new()), &request.name)
     })
     .await
 }
@@ -68,7 +76,7 @@ fn told(verdict: Result<Vec<String>, Refused>, object: &str) -> Answer {
         Ok(warnings) => Answer { warnings, ..Answer::default() },
         Err(refused) => {
             tracing::info!(object, %refused, "refused");
-            Answer::deny(refused)
+            Answer::deny(refused.to_string())
         }
     }
 }

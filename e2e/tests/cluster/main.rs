@@ -10,3 +10,4 @@ mod healing;
 mod kills;
 mod nodes;
 mod walkthrough;
+mod webhooks;

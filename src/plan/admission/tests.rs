@@ -30,7 +30,8 @@ fn said(
     missing: &[&str],
 ) -> Result<Vec<String>, String> {
     let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-    cache_written(&planned(cache, &spec(uri, &["g"])), others, &missing).map_err(|refused| refused.to_string())
+    cache_written(&planned(cache, &spec(uri, &["g"])), others, &missing)
+        .map_err(|refused| refused.to_string())
 }
 
 #[test]
@@ -125,13 +126,13 @@ fn a_group_that_caches_name_is_kept_and_they_are_named() {
         planned(&CacheKey::cluster("unrelated"), &other),
         PlannedCache { deleting: true, ..planned(&CacheKey::cluster("leaving"), &uses) },
     ];
-    let refused = group_deleted("g", &caches).unwrap_err().to_string();
+    let refused = group_deleted("g", &users_of_group("g", &caches)).unwrap_err().to_string();
     assert_eq!(
         refused,
         "LocalModelNodeGroup g is still used by LocalModelCache a, LocalModelCache b, LocalModelNamespaceCache team/x: \
          delete them, or take the group out of their nodeGroups, first"
     );
-    assert_eq!(group_deleted("free", &caches), Ok(()));
+    assert_eq!(group_deleted("free", &users_of_group("free", &caches)), Ok(()));
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::plan::names::{GATE, GATE_CONTAINER, MODEL_VOLUME, MODELS};
 const GATE_PATH: &str = "/gate";
 /// Nobody's user: the state of a copy is for everybody to read.
 const GATE_USER: i64 = 65532;
+/// The affinity that the scheduler weighs and does not insist on.
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 /// The volume that has the model's name.
 pub(super) fn volume(spec: &PodSpec) -> Option<&Volume> {
@@ -83,15 +85,14 @@ pub(super) fn preference(spec: &PodSpec, label: &str, value: &str) -> Option<Pat
             ..NodeSelectorTerm::default()
         },
     };
-    const FIELD: &str = "preferredDuringSchedulingIgnoredDuringExecution";
     let Some(affinity) = &spec.affinity else {
-        return Some(add(&["spec", "affinity"], json!({"nodeAffinity": {FIELD: [term]}})));
+        return Some(add(&["spec", "affinity"], json!({"nodeAffinity": {PREFERRED: [term]}})));
     };
     let Some(node_affinity) = &affinity.node_affinity else {
-        return Some(add(&["spec", "affinity", "nodeAffinity"], json!({FIELD: [term]})));
+        return Some(add(&["spec", "affinity", "nodeAffinity"], json!({PREFERRED: [term]})));
     };
     let there = &node_affinity.preferred_during_scheduling_ignored_during_execution;
     let is_there = there.iter().flatten().any(|other| *other == term);
-    let list = ["spec", "affinity", "nodeAffinity", FIELD];
+    let list = ["spec", "affinity", "nodeAffinity", PREFERRED];
     (!is_there).then(|| append_to(&list, there.is_some(), json!(term)))
 }

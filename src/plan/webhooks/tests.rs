@@ -44,7 +44,11 @@ fn kserves_entry_is_replaced_and_nothing_else_writes_the_bundle_any_more() {
         patch["webhooks"].as_array().unwrap().iter().map(|entry| entry["name"].clone()).collect();
     assert_eq!(
         names,
-        ["caches.localmodel.kserve.io", "namespacecaches.localmodel.kserve.io", "nodegroups.localmodel.kserve.io"]
+        [
+            "caches.localmodel.kserve.io",
+            "namespacecaches.localmodel.kserve.io",
+            "nodegroups.localmodel.kserve.io"
+        ]
     );
     let metadata = json!({"resourceVersion": "7", "annotations": {"cert-manager.io/inject-ca-from": null}});
     assert_eq!(patch["metadata"], metadata);

@@ -1,7 +1,7 @@
 //! What is answered to which question.
 
 use super::*;
-use crate::plan::names::{CacheKey, POD_MODEL};
+use crate::plan::names::POD_MODEL;
 use crate::plan::users::Kind;
 
 fn cache(name: &str, uri: &str) -> Value {
@@ -58,7 +58,10 @@ async fn ask(known: Known, path: &str, question: &Value) -> Value {
     let server = Server::start(known, identity).await;
     let answer = server.post(&server.client(&pair.ca), path, question.to_string()).await.unwrap();
     let mut review: Value = answer.json().await.unwrap();
-    assert_eq!((&review["kind"], &review["apiVersion"]), (&json!("AdmissionReview"), &json!("admission.k8s.io/v1")));
+    assert_eq!(
+        (&review["kind"], &review["apiVersion"]),
+        (&json!("AdmissionReview"), &json!("admission.k8s.io/v1"))
+    );
     assert_eq!(review["response"]["uid"], json!("question"));
     review["response"].take()
 }
@@ -73,7 +76,11 @@ async fn refusal(known: Known, path: &str, question: &Value) -> String {
 async fn claim(known: Known, model: &str) -> String {
     let mut pod = pod(model);
     let response = ask(known, webhooks::PODS_PATH, &review("CREATE", "Pod", &pod)).await;
-    assert_eq!((&response["allowed"], &response["patchType"]), (&json!(true), &json!("JSONPatch")), "{response}");
+    assert_eq!(
+        (&response["allowed"], &response["patchType"]),
+        (&json!(true), &json!("JSONPatch")),
+        "{response}"
+    );
     let patch: k8s_openapi::ByteString = parsed(response["patch"].clone());
     json_patch::patch(&mut pod, &serde_json::from_slice::<json_patch::Patch>(&patch.0).unwrap()).unwrap();
     parsed(pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"].take())
@@ -167,17 +174,31 @@ async fn a_namespace_cache_needs_its_group_also_one_that_was_made_a_moment_ago()
     object["metadata"]["namespace"] = json!("team");
     let question = review("CREATE", "LocalModelNamespaceCache", &object);
     let message = refusal(known(), webhooks::NAMESPACE_CACHES_PATH, &question).await;
-    assert!(message.starts_with("LocalModelNamespaceCache team/new names workers in nodeGroups"), "{message}");
+    assert!(
+        message.starts_with("LocalModelNamespaceCache team/new names workers in nodeGroups"),
+        "{message}"
+    );
     let now = known();
     now.groups_made_now.lock().unwrap().push("workers".into());
     assert_eq!(ask(now, webhooks::NAMESPACE_CACHES_PATH, &question).await["allowed"], json!(true));
 }
 
 #[tokio::test]
-async fn a_group_that_caches_name_is_kept() {
+async fn a_group_that_caches_name_is_kept_until_the_last_of_them_is_gone() {
     let group: Value =
-        serde_saphyr::from_str(include_str!("../../../fixtures/walkthrough/local-model-node-group.yaml")).unwrap();
+        serde_saphyr::from_str(include_str!("../../../fixtures/walkthrough/local-model-node-group.yaml"))
+            .unwrap();
     let question = review("DELETE", "LocalModelNodeGroup", &group);
     let message = refusal(known(), webhooks::GROUPS_PATH, &question).await;
-    assert!(message.contains("LocalModelCache free, LocalModelCache used, LocalModelNamespaceCache team/own"), "{message}");
+    assert!(
+        message.contains("LocalModelCache free, LocalModelCache used, LocalModelNamespaceCache team/own"),
+        "{message}"
+    );
+    let gone_now = vec![CacheKey::cluster("free")];
+    let message = refusal(Known { gone_now, ..known() }, webhooks::GROUPS_PATH, &question).await;
+    assert!(message.contains("used by LocalModelCache used, LocalModelNamespaceCache team/own"), "{message}");
+    let gone_now =
+        ["free", "used"].map(CacheKey::cluster).into_iter().chain([CacheKey::namespaced("team", "own")]);
+    let known = Known { gone_now: gone_now.collect(), ..known() };
+    assert_eq!(ask(known, webhooks::GROUPS_PATH, &question).await["allowed"], json!(true));
 }

@@ -158,7 +158,11 @@ async fn collection(
     }
     let names = [(SECRETS, WEBHOOK_SECRET), (VALIDATING, VALIDATING_WEBHOOKS), (MUTATING, MUTATING_WEBHOOKS)];
     let name = names.iter().find(|(of, _)| *of == resource).unwrap().1;
-    assert_eq!(query.get("fieldSelector"), Some(&format!("metadata.name={name}")), "the rights end at this name");
+    assert_eq!(
+        query.get("fieldSelector"),
+        Some(&format!("metadata.name={name}")),
+        "the rights end at this name"
+    );
     if query.get("watch").is_some_and(|watch| watch == "true") {
         let after = query["resourceVersion"].parse().unwrap();
         return server.events(resource, after).into_response();
@@ -196,6 +200,7 @@ fn answered(value: &Value) -> Response {
 }
 
 fn refused(code: StatusCode) -> Response {
-    let status = json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "message": code.to_string()});
+    let status =
+        json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "message": code.to_string()});
     (code, status.to_string()).into_response()
 }

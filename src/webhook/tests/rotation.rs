@@ -41,7 +41,8 @@ impl Setup {
     /// Waits until the Secret is good, served, and alone in every bundle.
     async fn until_settled(&self) -> Pair {
         let identity = &self.identity;
-        let is_settled = |api: &ApiServer| settled(api, identity).is_some() && self.keeper.missing().is_none();
+        let is_settled =
+            |api: &ApiServer| settled(api, identity).is_some() && self.keeper.missing().is_none();
         self.api.until("a good certificate, served and trusted", is_settled).await;
         settled(&self.api, &self.identity).unwrap()
     }
@@ -50,7 +51,8 @@ impl Setup {
 fn settled(api: &ApiServer, identity: &Identity) -> Option<Pair> {
     let secret: Secret = serde_json::from_value(api.get(SECRETS)?).ok()?;
     let pair = stored(Some(&secret), "kserve", Timestamp::now()).ok()?;
-    let alone = [VALIDATING, MUTATING].iter().all(|resource| bundles(api, resource).iter().all(|b| *b == pair.ca));
+    let alone =
+        [VALIDATING, MUTATING].iter().all(|resource| bundles(api, resource).iter().all(|b| *b == pair.ca));
     (alone && identity.served().as_ref() == Some(&pair)).then_some(pair)
 }
 
@@ -79,7 +81,10 @@ async fn from_nothing_there_is_a_secret_the_bundles_and_an_answer_and_then_nothi
     let pair = setup.until_settled().await;
     let mut writes = setup.api.writes();
     writes.sort();
-    assert_eq!(writes, [format!("PATCH {MUTATING}"), format!("PATCH {VALIDATING}"), format!("POST {SECRETS}")]);
+    assert_eq!(
+        writes,
+        [format!("PATCH {MUTATING}"), format!("PATCH {VALIDATING}"), format!("POST {SECRETS}")]
+    );
     let question = review("CREATE", "Pod", &json!({"metadata": {"name": "web"}}));
     let client = setup.server.client(&pair.ca);
     let answer = setup.server.post(&client, webhooks::PODS_PATH, question.to_string()).await.unwrap();
@@ -178,7 +183,9 @@ async fn the_new_authority_is_in_the_bundles_before_its_certificate_is_served() 
     let setup = Setup::start(&ApiServer::installed()).await;
     let old = setup.until_settled().await;
     setup.api.delete(SECRETS);
-    let both = |api: &ApiServer| bundles(api, MUTATING).iter().all(|b| b.ends_with(&old.ca) && b.len() > old.ca.len());
+    let both = |api: &ApiServer| {
+        bundles(api, MUTATING).iter().all(|b| b.ends_with(&old.ca) && b.len() > old.ca.len())
+    };
     setup.api.until("both authorities in the bundles", both).await;
     assert_eq!(setup.identity.served(), Some(old.clone()));
     let new = setup.until_settled().await;

@@ -19,9 +19,8 @@ fn container(name: String) -> impl Strategy<Value = Value> {
 }
 
 fn containers(prefix: &'static str, least: usize) -> impl Strategy<Value = Vec<Value>> {
-    (least..4usize).prop_flat_map(move |count| {
-        (0..count).map(|n| container(format!("{prefix}{n}"))).collect::<Vec<_>>()
-    })
+    (least..4usize)
+        .prop_flat_map(move |count| (0..count).map(|n| container(format!("{prefix}{n}"))).collect::<Vec<_>>())
 }
 
 fn volumes() -> impl Strategy<Value = Vec<Value>> {
@@ -42,7 +41,8 @@ fn affinity() -> impl Strategy<Value = Value> {
 
 fn annotations() -> impl Strategy<Value = Value> {
     let some = |key: &'static str, values: Vec<&'static str>| {
-        prop::option::of(prop::sample::select(values)).prop_map(move |value| value.map(|v| (key.to_owned(), v)))
+        prop::option::of(prop::sample::select(values))
+            .prop_map(move |value| value.map(|v| (key.to_owned(), v)))
     };
     (
         some(POD_CONTAINERS, vec!["c0", "c0, i0", "none", ""]),
@@ -50,7 +50,9 @@ fn annotations() -> impl Strategy<Value = Value> {
         some(POD_GATE, vec!["false", "true"]),
         some(CHOSEN_GROUP, vec!["a", "b", "z"]),
     )
-        .prop_map(|(a, b, c, d)| json!([a, b, c, d].into_iter().flatten().collect::<std::collections::BTreeMap<_, _>>()))
+        .prop_map(|(a, b, c, d)| {
+            json!([a, b, c, d].into_iter().flatten().collect::<std::collections::BTreeMap<_, _>>())
+        })
 }
 
 prop_compose! {
@@ -80,13 +82,12 @@ prop_compose! {
 /// front or at the end.
 fn is_kept(before: &Value, after: &Value) -> bool {
     match (before, after) {
-        (Value::Object(before), Value::Object(after)) => before
-            .iter()
-            .all(|(key, value)| after.get(key).is_some_and(|after| is_kept(value, after))),
+        (Value::Object(before), Value::Object(after)) => {
+            before.iter().all(|(key, value)| after.get(key).is_some_and(|after| is_kept(value, after)))
+        }
         (Value::Array(before), Value::Array(after)) => {
             let same = |window: &[Value]| before.iter().zip(window).all(|(b, a)| is_kept(b, a));
-            before.len() <= after.len() && after.windows(before.len().max(1)).any(same)
-                || before.is_empty()
+            before.len() <= after.len() && after.windows(before.len().max(1)).any(same) || before.is_empty()
         }
         _ => before == after,
     }
