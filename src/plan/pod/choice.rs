@@ -20,22 +20,15 @@ pub(super) fn group<'a>(
     if names.len() < 2 {
         return first;
     }
-    let nodes_of = |name: &str| {
+    let has_one = |name: &str, nodes: &[&Node]| {
         let group = groups.iter().find(|group| group.name_any() == name);
         let selector = group.and_then(|group| group.spec.node_selector());
-        nodes.iter().filter(move |node| selector::matches(selector, node))
+        nodes.iter().any(|node| selector::matches(selector, node))
     };
-    let mut without_nodes = None;
-    for name in names {
-        let mut of_group = nodes_of(name).peekable();
-        if of_group.peek().is_none() {
-            without_nodes.get_or_insert(name);
-        }
-        if of_group.any(|node| allows(pod, node)) {
-            return name;
-        }
-    }
-    without_nodes.map_or(first, String::as_str)
+    let nodes: Vec<&Node> = nodes.iter().map(|node| &**node).collect();
+    let allowed: Vec<&Node> = nodes.iter().copied().filter(|node| allows(pod, node)).collect();
+    let chosen = names.iter().find(|name| has_one(name, &allowed));
+    chosen.or_else(|| names.iter().find(|name| !has_one(name, &nodes))).map_or(first, String::as_str)
 }
 
 /// Whether the pod's node name, node selector and required affinity allow a node.
