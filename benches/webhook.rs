@@ -156,11 +156,17 @@ fn question(n: usize) -> String {
     .to_string()
 }
 
-async fn measure(client: &Client, url: &str, connections: usize) {
-    let of_one = REQUESTS / connections;
-    let clients = (0..connections).map(|connection| async move {
+/// Asks one request after the other on each connection, or so many a second in all.
+async fn measure(client: &Client, url: &str, connections: u32, rate: Option<u32>) {
+    let of_one = REQUESTS / connections as usize;
+    let pause = rate.map(|rate| Duration::from_secs(1) * connections / rate);
+    let clients = (0..connections as usize).map(|connection| async move {
         let mut times = Vec::with_capacity(of_one);
+        let mut pace = pause.map(tokio::time::interval);
         for n in 0..of_one {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
+            }
             let body = question(connection * of_one + n);
             let start = Instant::now();
             let answer = client.post(url).body(body).send().await.unwrap().text().await.unwrap();
@@ -176,8 +182,9 @@ async fn measure(client: &Client, url: &str, connections: usize) {
         let place = (times.len() as f64 * share) as usize;
         format!("{:.2} ms", times[place.min(times.len() - 1)].as_secs_f64() * 1000.0)
     };
+    let pace = rate.map_or("back to back".into(), |rate| format!("{rate} a second"));
     println!(
-        "{connections} connection(s): p50 {}, p99 {}, longest {} of {} requests",
+        "{connections} connection(s), {pace}: p50 {}, p99 {}, longest {} of {} requests",
         at(0.5),
         at(0.99),
         at(1.0),
@@ -203,7 +210,6 @@ async fn main() {
     println!(
         "pod webhook, {CACHES} caches, {NODES} nodes, server and client in one process (cargo bench --bench webhook)"
     );
-    for connections in [1, 8] {
-        measure(&client, &url, connections).await;
-    }
+    measure(&client, &url, 1, None).await;
+    measure(&client, &url, 8, Some(500)).await;
 }

@@ -14,6 +14,10 @@ use serde_json::json;
 const OPERATOR: &str = "app.kubernetes.io/name=localmodel-operator";
 const CERTIFICATE: &str = "localmodel-webhook-cert";
 const TEAM: &str = "default";
+/// What is held in deletion while the server is down.
+const HELD: [&[&str]; 2] =
+    [&["localmodelcache", "down-leaving"], &["localmodelnamespacecache", "down-own", "-n", TEAM]];
+const RELEASE: &str = r#"{"metadata": {"finalizers": null}}"#;
 
 #[tokio::test]
 async fn a_source_taken_twice_a_group_in_use_and_a_group_that_is_not_there_are_refused_with_names() {
@@ -43,6 +47,13 @@ async fn with_the_server_down_only_what_it_guards_is_refused_and_says_what_is_do
         let result = down(&world).await;
         scale(1).await?;
         until_webhooks_answer().await?;
+        for object in HELD {
+            let there = kubectl(&[&["get"], object, &["-o", "name", "--ignore-not-found"]].concat()).await?;
+            if !there.is_empty() {
+                kubectl(&[&["delete"], object, &["--wait=false"]].concat()).await?;
+                kubectl(&[&["patch"], object, &["--type=merge", "-p", RELEASE]].concat()).await?;
+            }
+        }
         for pod in ["down-plain", "down-kserve"] {
             kubectl(&["delete", "pod", pod, "-n", TEAM, "--ignore-not-found", "--force"]).await?;
         }
@@ -57,9 +68,7 @@ async fn down(world: &World) -> Result<()> {
     world.cache("leaving", "hf://down/leaving").await?;
     apply(&namespace_cache("down-own", "down")).await?;
     let hold = r#"{"metadata": {"finalizers": ["test/hold"]}}"#;
-    let leaving: [&[&str]; 2] =
-        [&["localmodelcache", "down-leaving"], &["localmodelnamespacecache", "down-own", "-n", TEAM]];
-    for object in leaving {
+    for object in HELD {
         kubectl(&[&["patch"], object, &["--type=merge", "-p", hold]].concat()).await?;
         kubectl(&[&["delete"], object, &["--wait=false"]].concat()).await?;
     }
@@ -76,9 +85,8 @@ async fn down(world: &World) -> Result<()> {
     let living = kubectl(&["delete", "localmodelcache", "down-m"]).await.map(drop);
     refused(living, "failed calling webhook \"caches.localmodel.kserve.io\"")?;
 
-    let release = r#"{"metadata": {"finalizers": null}}"#;
-    for object in leaving {
-        kubectl(&[&["patch"], object, &["--type=merge", "-p", release]].concat()).await?;
+    for object in HELD {
+        kubectl(&[&["patch"], object, &["--type=merge", "-p", RELEASE]].concat()).await?;
         let left = kubectl(&[&["get"], object, &["--ignore-not-found"]].concat()).await?;
         ensure!(left.is_empty(), "an object in deletion waited for the server: {left}");
     }
