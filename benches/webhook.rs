@@ -157,12 +157,16 @@ fn question(n: usize) -> String {
 }
 
 /// Asks one request after the other on each connection, or so many a second in all.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers
 async fn measure(client: &Client, url: &str, connections: u32, rate: Option<u32>) {
     let of_one = REQUESTS / connections as usize;
     let pause = rate.map(|rate| Duration::from_secs(1) * connections / rate);
     let clients = (0..connections as usize).map(|connection| async move {
         let mut times = Vec::with_capacity(of_one);
-        let mut pace = pause.map(tokio::time::interval);
+        // One connection after the other, as pods come.
+        let turn =
+            |pause: Duration| Instant::now() + pause.mul_f64(connection as f64 / f64::from(connections));
+        let mut pace = pause.map(|pause| tokio::time::interval_at(turn(pause).into(), pause));
         for n in 0..of_one {
             if let Some(pace) = &mut pace {
                 pace.tick().await;
@@ -178,7 +182,6 @@ async fn measure(client: &Client, url: &str, connections: u32, rate: Option<u32>
     let mut times: Vec<Duration> = futures::future::join_all(clients).await.into_iter().flatten().collect();
     times.sort();
     let at = |share: f64| {
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let place = (times.len() as f64 * share) as usize;
         format!("{:.2} ms", times[place.min(times.len() - 1)].as_secs_f64() * 1000.0)
     };
