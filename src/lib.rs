@@ -12,6 +12,7 @@ pub mod plan;
 pub mod telemetry;
 pub mod wait;
 pub mod watch;
+pub mod webhook;
 
 /// Ends when the process is asked to stop (SIGTERM or SIGINT).
 pub async fn shutdown_signal() {

@@ -33,6 +33,9 @@ enum Command {
         /// The port of /healthz and /readyz.
         #[arg(long, default_value_t = HEALTH_PORT)]
         health_port: u16,
+        /// The port of the webhooks.
+        #[arg(long, default_value_t = 9443)]
+        webhook_port: u16,
     },
     /// Keep the models of one node group on one node.
     Agent {
@@ -79,8 +82,8 @@ async fn main() -> ExitCode {
         Command::Download(args) => return download::run(args).await,
         Command::Wait(args) => return wait::run(args).await,
         Command::Crds { out } => crds(out.as_deref()),
-        Command::Operator { namespace, image, pod, health_port } => {
-            run_operator(operator::Settings { namespace, image, pod, health_port }).await
+        Command::Operator { namespace, image, pod, health_port, webhook_port } => {
+            run_operator(operator::Settings { namespace, image, pod, health_port, webhook_port }).await
         }
         Command::Agent { node_group: group, node, namespace, image, root, health_port } => {
             run_agent(agent::Settings { node, group, namespace, image, root, health_port }).await

@@ -245,6 +245,7 @@ fn the_caches_status_is_the_documented_one() {
         before: &CacheStatus::default(),
         enabled: true,
         copies: &[Copy { node: &node, local: Some(&local) }],
+        users: &[],
         problems: Vec::new(),
         now: Timestamp::UNIX_EPOCH,
     });

@@ -10,6 +10,7 @@ use testcontainers::{ContainerAsync, GenericImage, ImageExt, ReuseDirective};
 use tokio::sync::OnceCell;
 
 use crate::command::{apply, kubectl, root, run, run_with};
+use crate::wait::until;
 use crate::walkthrough;
 
 /// What stands ready.
@@ -92,5 +93,21 @@ async fn install(setup: &Setup) -> Result<()> {
     kubectl(&rollout)
         .await
         .with_context(|| format!("waiting for the operator, from {}", root().display()))?;
-    Ok(())
+    until_webhooks_answer().await
+}
+
+/// Waits until the operator's webhooks answer: for a moment after the operator's start, and while it is
+/// down, no cache can be made or deleted.
+pub async fn until_webhooks_answer() -> Result<()> {
+    let probe = "
+apiVersion: serving.kserve.io/v1alpha1
+kind: LocalModelCache
+metadata: {name: are-you-there}
+spec: {sourceModelUri: 'hf://are/you-there', modelSize: 1Gi, nodeGroups: [nowhere]}
+";
+    until("an answer of the webhooks", || async {
+        run_with("kubectl", &["create", "--dry-run=server", "-f", "-"], probe).await.map(Some)
+    })
+    .await
+    .map(drop)
 }

@@ -277,14 +277,15 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
     where
         K: Resource + Clone + DeserializeOwned + Debug,
     {
-        for name in self.names(api.clone()).await? {
-            match api.delete(&name, &DeleteParams::default()).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                other => drop(other?),
-            }
-        }
         until(&format!("the end of every {}", std::any::type_name::<K>()), || async {
-            Ok(self.names(api.clone()).await?.is_empty().then_some(()))
+            let names = self.names(api.clone()).await?;
+            for name in &names {
+                match api.delete(name, &DeleteParams::default()).await {
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    other => drop(other?),
+                }
+            }
+            Ok(names.is_empty().then_some(()))
         })
         .await
     }

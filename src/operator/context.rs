@@ -23,6 +23,8 @@ pub struct Settings {
     pub pod: Option<String>,
     /// The port of the health checks.
     pub health_port: u16,
+    /// The port of the webhook server.
+    pub webhook_port: u16,
 }
 
 /// Client, stores and settings.

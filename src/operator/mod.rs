@@ -15,16 +15,21 @@ mod settings;
 mod stores;
 mod users;
 mod volumes;
+mod webhooks;
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::controller;
 use kube::{Client, Resource};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use crate::api::{LocalModelCache, LocalModelNamespaceCache};
-use crate::error::Error;
+use crate::error::{Doing, Error};
 use crate::telemetry;
+use crate::webhook::{self, Identity, Keeper, SETTLE};
 pub use context::Settings;
 use context::{Context, own_image};
 use stores::Stores;
@@ -33,25 +38,39 @@ use stores::Stores;
 const CONCURRENCY: u16 = 4;
 /// Events that come this close together cause one look.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// How long the webhooks may take to answer what was asked before the end.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Runs until a signal ends the process.
 pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     let image = own_image(&client, &settings).await?;
     tracing::info!(namespace = settings.namespace, image, "operator starts");
     let stores = Arc::new(Stores::start(&client, &settings.namespace));
-    let waiting = stores.clone();
-    let health = telemetry::serve_health(settings.health_port, move || waiting.missing());
+    let identity = Arc::new(Identity::default());
+    let keeper = Arc::new(Keeper::start(&client, &settings.namespace, SETTLE, identity.clone()));
+    let (waiting, kept) = (stores.clone(), keeper.clone());
+    let health = telemetry::serve_health(settings.health_port, move || {
+        let missing = waiting.missing();
+        missing.into_iter().chain(kept.missing().map(Into::into)).collect()
+    });
     let context = Arc::new(Context::new(client, &settings, image, stores));
+    let (stop, stopped) = oneshot::channel();
+    let mut webhooks = tokio::spawn(webhooks(context.clone(), settings.webhook_port, identity, stopped));
     let controllers = async {
         context.stores.ready().await;
-        futures::join!(unless_standing_back(&context), settings::run(context.clone()));
+        // Certificates are kept also while standing back: admission goes on.
+        futures::join!(unless_standing_back(&context), settings::run(context.clone()), keeper.run());
         Ok(())
     };
     tokio::select! {
         result = health => result,
         result = controllers => result,
+        result = &mut webhooks => result.unwrap_or_else(|error| Err(Error::Setup(error.to_string()))),
         () = crate::shutdown_signal() => {
             tracing::info!("operator stops");
+            drop(stop);
+            // What was asked is answered, as far as that is a matter of moments.
+            let _ = tokio::time::timeout(LAST_ANSWERS, webhooks).await;
             Ok(())
         }
     }
@@ -81,6 +100,19 @@ async fn unless_standing_back(context: &Arc<Context>) {
             () = stores.until(|| stores.standing_back().is_some()) => {}
         }
     }
+}
+
+/// Serves the webhooks once the stores are in step, until it is told to stop.
+async fn webhooks(
+    context: Arc<Context>,
+    port: u16,
+    identity: Arc<Identity>,
+    stop: oneshot::Receiver<()>,
+) -> Result<(), Error> {
+    context.stores.ready().await;
+    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let listener = TcpListener::bind(address).await.doing(|| format!("listening on {address}"))?;
+    webhook::serve(listener, identity, webhook::router(context), stop).await
 }
 
 fn controller_config() -> controller::Config {

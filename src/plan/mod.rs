@@ -1,8 +1,10 @@
 //! The pure core: from what was read to what should be. Functions of values, the time included; no
 //! client, no store, no clock.
 
+pub mod admission;
 pub mod agent;
 pub mod cache;
+pub mod certificates;
 pub mod conditions;
 pub mod copies;
 pub mod disk;
@@ -15,12 +17,14 @@ pub mod local_status;
 pub mod names;
 pub mod pass;
 pub mod patch;
+pub mod pod;
 pub mod rivals;
 pub mod selector;
 pub mod serving;
 pub mod takeover;
 pub mod users;
 pub mod volumes;
+pub mod webhooks;
 
 #[cfg(test)]
 mod samples;

@@ -76,6 +76,16 @@ pub const CONFIG_MAP: &str = "inferenceservice-config";
 pub const MOUNT_PATH: &str = "/mnt/models";
 /// The container of a download Job where no `ClusterStorageContainer` names it.
 pub const JOB_CONTAINER: &str = "kserve-localmodel-download";
+/// The Service through which the API server reaches the webhook server.
+pub const WEBHOOK_SERVICE: &str = "localmodel-webhook";
+/// The Secret of the webhook server's certificate, in the operator's namespace.
+pub const WEBHOOK_SECRET: &str = "localmodel-webhook-cert";
+/// The `ValidatingWebhookConfiguration`: KServe's own name, taken over, because KServe's fails closed and
+/// would block every cache once its server is gone (D6).
+pub const VALIDATING_WEBHOOKS: &str = "localmodelcache.serving.kserve.io";
+/// The `MutatingWebhookConfiguration`. It sorts after KServe's `inferenceservice.serving.kserve.io`, whose
+/// pod webhook has then done its part.
+pub const MUTATING_WEBHOOKS: &str = "localmodel.serving.kserve.io";
 /// The service account of agents.
 pub const AGENT_ACCOUNT: &str = "localmodel-agent";
 

@@ -3,17 +3,19 @@
 use anyhow::{Result, ensure};
 use localmodel::api::ModelStatus;
 use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::setup::until_webhooks_answer;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::{CACHE, JOBS, KEY, NODE, label, object, remove};
-use localmodel_e2e::world::{WORKERS, World, beside_others};
+use localmodel_e2e::world::{WORKERS, World, alone};
 use localmodel_hub::{Fault, FaultKind};
 
 #[tokio::test]
 async fn killing_operator_and_agent_at_any_moment_changes_nothing_in_the_outcome() {
-    beside_others("kills", |world| async move {
+    alone("kills", |world| async move {
         remove().await?;
         let result = killed_walkthrough(&world).await;
         world.hub.clear_faults("meta-llama").await?;
+        until_webhooks_answer().await?;
         remove().await?;
         result
     })
@@ -25,7 +27,9 @@ async fn killed_walkthrough(world: &World) -> Result<()> {
     label(NODE).await?;
     apply(&object(&world.setup.image, "local-model-node-group.yaml")?).await?;
     kill("operator").await?;
-    apply(&object(&world.setup.image, "local-model-cache.yaml")?).await?;
+    // While the operator is down no cache is taken: a person tries again, and so do we.
+    let cache = object(&world.setup.image, "local-model-cache.yaml")?;
+    until("the documented cache", || async { apply(&cache).await.map(Some) }).await?;
     kill("operator").await?;
     hub.fault(&Fault::always("meta-llama", FaultKind::Throttle { bytes_per_second: 1_000_000 })).await?;
     until("a download under way", || async { status(world, &[ModelStatus::ModelDownloading]).await }).await?;

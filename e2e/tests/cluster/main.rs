@@ -11,3 +11,4 @@ mod kills;
 mod namespace_caches;
 mod nodes;
 mod walkthrough;
+mod webhooks;

@@ -1,0 +1,229 @@
+//! What admission refuses, what never waits for it, and a certificate that heals under way.
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, ResourceExt};
+use localmodel::api::LocalModelCache;
+use localmodel_e2e::command::{apply, kubectl};
+use localmodel_e2e::setup::until_webhooks_answer;
+use localmodel_e2e::wait::until;
+use localmodel_e2e::world::{World, alone, beside_others};
+use serde_json::json;
+
+const OPERATOR: &str = "app.kubernetes.io/name=localmodel-operator";
+const CERTIFICATE: &str = "localmodel-webhook-cert";
+const TEAM: &str = "default";
+/// What is held in deletion while the server is down.
+const HELD: [&[&str]; 2] =
+    [&["localmodelcache", "down-leaving"], &["localmodelnamespacecache", "down-own", "-n", TEAM]];
+const RELEASE: &str = r#"{"metadata": {"finalizers": null}}"#;
+
+#[tokio::test]
+async fn a_source_taken_twice_a_group_in_use_and_a_group_that_is_not_there_are_refused_with_names() {
+    beside_others("checks", |world| async move {
+        world.group().await?;
+        world.cache("m", "hf://checks/m").await?;
+        let twice = world.cache("n", "hf://checks/m").await;
+        refused(twice, "LocalModelCache checks-m has the same StorageURI hf://checks/m")?;
+
+        let group = kubectl(&["delete", "localmodelnodegroup", "checks"]).await.map(drop);
+        refused(group, "LocalModelNodeGroup checks is still used by LocalModelCache checks-m: delete them")?;
+
+        let own = namespace_cache("checks-own", "checks-nowhere");
+        let words = format!("LocalModelNamespaceCache {TEAM}/checks-own names checks-nowhere in nodeGroups");
+        refused(apply(&own).await.map(drop), &words)?;
+
+        let pod = pod("checks-pod", "localmodel.kserve.io/model: checks-typo");
+        let words = "there is no LocalModelCache checks-typo, nor a LocalModelNamespaceCache checks-typo in namespace default";
+        refused(apply(&pod).await.map(drop), words)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_the_server_down_only_what_it_guards_is_refused_and_says_what_is_down() {
+    alone("down", |world| async move {
+        let result = down(&world).await;
+        scale(1).await?;
+        until_webhooks_answer().await?;
+        for object in HELD {
+            let there = kubectl(&[&["get"], object, &["-o", "name", "--ignore-not-found"]].concat()).await?;
+            if !there.is_empty() {
+                kubectl(&[&["delete"], object, &["--wait=false"]].concat()).await?;
+                kubectl(&[&["patch"], object, &["--type=merge", "-p", RELEASE]].concat()).await?;
+            }
+        }
+        for pod in ["down-plain", "down-kserve"] {
+            kubectl(&["delete", "pod", pod, "-n", TEAM, "--ignore-not-found", "--force"]).await?;
+        }
+        result
+    })
+    .await;
+}
+
+async fn down(world: &World) -> Result<()> {
+    world.group().await?;
+    world.cache("m", "hf://down/m").await?;
+    world.cache("leaving", "hf://down/leaving").await?;
+    apply(&namespace_cache("down-own", "down")).await?;
+    let hold = r#"{"metadata": {"finalizers": ["test/hold"]}}"#;
+    for object in HELD {
+        kubectl(&[&["patch"], object, &["--type=merge", "-p", hold]].concat()).await?;
+        kubectl(&[&["delete"], object, &["--wait=false"]].concat()).await?;
+    }
+    scale(0).await?;
+
+    let plain = pod("down-plain", "app: web");
+    apply(&plain).await.context("a pod without the label")?;
+    let kserves = pod("down-kserve", "internal.serving.kserve.io/localmodel: down-m");
+    apply(&kserves).await.context("a pod of KServe")?;
+    let ours = apply(&pod("down-ours", "localmodel.kserve.io/model: down-m")).await.map(drop);
+    refused(ours, "failed calling webhook \"pods.localmodel.kserve.io\"")?;
+    let ours = apply(&pod("down-ours", "localmodel.kserve.io/model: down-m")).await.map(drop);
+    refused(ours, "localmodel-webhook.kserve.svc")?;
+    let living = kubectl(&["delete", "localmodelcache", "down-m"]).await.map(drop);
+    refused(living, "failed calling webhook \"caches.localmodel.kserve.io\"")?;
+
+    for object in HELD {
+        kubectl(&[&["patch"], object, &["--type=merge", "-p", RELEASE]].concat()).await?;
+        let left = kubectl(&[&["get"], object, &["--ignore-not-found"]].concat()).await?;
+        ensure!(left.is_empty(), "an object in deletion waited for the server: {left}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_and_a_foreign_secret_heal_without_a_restart_and_no_request_is_refused() {
+    beside_others("heals", |world| async move {
+        let pods: Api<Pod> = Api::namespaced(world.client.clone(), "kserve");
+        let operator = || async {
+            let all = pods.list(&ListParams::default().labels(OPERATOR)).await?;
+            Ok::<_, anyhow::Error>(all.items.iter().map(|pod| (pod.uid(), restarts(pod))).collect::<Vec<_>>())
+        };
+        let before = operator().await?;
+        let secrets: Api<Secret> = Api::namespaced(world.client.clone(), "kserve");
+        let healed = async {
+            let first = secrets.get(CERTIFICATE).await?;
+            secrets.delete(CERTIFICATE, &DeleteParams::default()).await?;
+            let second = replaced(&secrets, &first).await?;
+            // Somebody else's, and it cannot even be changed.
+            secrets.delete(CERTIFICATE, &DeleteParams::default()).await?;
+            let foreign = json!({
+                "metadata": {"name": CERTIFICATE}, "immutable": true,
+                "stringData": {"tls.crt": "foreign", "tls.key": "foreign", "ca.crt": "foreign"},
+            });
+            // The operator may be faster: then it is its own that is put out of the way.
+            until("a foreign Secret", || async {
+                match secrets.create(&PostParams::default(), &serde_json::from_value(foreign.clone())?).await
+                {
+                    Ok(_) => Ok(Some(())),
+                    Err(error) => {
+                        secrets.delete(CERTIFICATE, &DeleteParams::default()).await?;
+                        bail!(error)
+                    }
+                }
+            })
+            .await?;
+            replaced(&secrets, &second).await.map(drop)
+        };
+        tokio::select! {
+            refused = ask_all_the_time(&world) => refused?,
+            result = healed => result?,
+        }
+        ensure!(operator().await? == before, "the operator was started anew");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_edited_webhook_configuration_is_put_right() {
+    beside_others("edited", |_| async move {
+        let configuration = ["mutatingwebhookconfiguration", "localmodel.serving.kserve.io"];
+        let edit = r#"[{"op": "remove", "path": "/webhooks/1"}, {"op": "replace", "path": "/webhooks/0/timeoutSeconds", "value": 30}]"#;
+        kubectl(&[&["patch"], &configuration[..], &["--type=json", "-p", edit]].concat()).await?;
+        let shape = "jsonpath={range .webhooks[*]}{.name}={.timeoutSeconds} {end}";
+        until("the list as it was", || async {
+            let now = kubectl(&[&["get"], &configuration[..], &["-o", shape]].concat()).await?;
+            Ok((now.trim() == "pods.localmodel.kserve.io=5 kserve-pods.localmodel.kserve.io=5").then_some(()))
+        })
+        .await
+    })
+    .await;
+}
+
+/// Waits until the Secret is another good one and in force: the bundle has its authority alone.
+async fn replaced(secrets: &Api<Secret>, old: &Secret) -> Result<Secret> {
+    until("a new certificate, trusted alone", || async {
+        let secret = secrets.get(CERTIFICATE).await?;
+        let authority = secret.data.as_ref().and_then(|data| data.get("ca.crt")).context("an authority")?;
+        let bundle = kubectl(&[
+            "get",
+            "validatingwebhookconfiguration",
+            "localmodelcache.serving.kserve.io",
+            "-o",
+            "jsonpath={.webhooks[0].clientConfig.caBundle}",
+        ])
+        .await?;
+        let is_trusted = json!(authority) == json!(bundle.trim());
+        Ok((is_trusted && secret.data != old.data).then_some(secret.clone()))
+    })
+    .await
+}
+
+/// Asks the webhooks one time after the other; ends only when one request is refused.
+async fn ask_all_the_time(world: &World) -> Result<()> {
+    let caches = world.in_cluster::<LocalModelCache>();
+    let probe: LocalModelCache = serde_json::from_value(json!({
+        "metadata": {"name": "heals-probe"},
+        "spec": {"sourceModelUri": "hf://heals/probe", "modelSize": "1Gi", "nodeGroups": ["heals"]},
+    }))?;
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    loop {
+        caches.create(&dry_run, &probe).await.context("a request while the certificate rotates")?;
+    }
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    containers.into_iter().flatten().map(|container| container.restart_count).sum()
+}
+
+async fn scale(replicas: u8) -> Result<()> {
+    let deployment = "deployment/localmodel-operator";
+    kubectl(&["scale", "-n", "kserve", deployment, &format!("--replicas={replicas}")]).await?;
+    if replicas > 0 {
+        return kubectl(&["rollout", "status", "-n", "kserve", deployment, "--timeout=90s"]).await.map(drop);
+    }
+    kubectl(&["wait", "--for=delete", "pod", "-n", "kserve", "-l", OPERATOR, "--timeout=90s"]).await.map(drop)
+}
+
+/// A pod that nobody schedules: only its admission matters.
+fn pod(name: &str, label: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {TEAM}, labels: {{{label}}}}}
+spec: {{schedulerName: nobody, containers: [{{name: c, image: none}}]}}
+"
+    )
+}
+
+fn namespace_cache(name: &str, group: &str) -> String {
+    format!(
+        "
+apiVersion: serving.kserve.io/v1alpha1
+kind: LocalModelNamespaceCache
+metadata: {{name: {name}, namespace: {TEAM}}}
+spec: {{sourceModelUri: 'hf://{name}/m', modelSize: 1Gi, nodeGroups: [{group}]}}
+"
+    )
+}
+
+fn refused(result: Result<()>, words: &str) -> Result<()> {
+    let error = result.err().with_context(|| format!("accepted, not refused with {words:?}"))?;
+    ensure!(error.to_string().contains(words), "not {words:?} but {error}");
+    Ok(())
+}

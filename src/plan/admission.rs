@@ -1,0 +1,139 @@
+//! What admission refuses and warns of: the checks that need more than the object itself, so that CEL
+//! cannot make them (C6, C7, C10, G4, S9).
+
+use super::entries::PlannedCache;
+use super::names::CacheKey;
+use super::users::{Kind, User};
+use crate::download::source::Location;
+
+/// The most names that a message lists.
+const MOST_NAMES: usize = 10;
+
+/// Why a request is refused, in the words that the person reads.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another cluster cache has the same source (C6; KServe's words).
+    #[error("LocalModelCache {other} has the same StorageURI {uri}")]
+    SameSource {
+        /// The other cache.
+        other: String,
+        /// The source of both.
+        uri: String,
+    },
+    /// A namespace cache names groups that do not exist (C10).
+    #[error(
+        "{cache} names {groups} in nodeGroups, which does not exist: make that node group first, or name another"
+    )]
+    NoSuchGroup {
+        /// The cache.
+        cache: String,
+        /// The groups.
+        groups: String,
+    },
+    /// Something still uses the cache (S9; KServe's words).
+    #[error("{cache} is being used by {user}")]
+    CacheInUse {
+        /// The cache.
+        cache: String,
+        /// The first of its users.
+        user: String,
+    },
+    /// Caches still use the group (G4).
+    #[error(
+        "LocalModelNodeGroup {group} is still used by {caches}: delete them, or take the group out of their nodeGroups, first"
+    )]
+    GroupInUse {
+        /// The group.
+        group: String,
+        /// The caches.
+        caches: String,
+    },
+}
+
+/// Checks a cache that is made or changed; returns what to warn of. `others` are all caches.
+pub fn cache_written(
+    cache: &PlannedCache,
+    others: &[PlannedCache],
+    missing_groups: &[String],
+) -> Result<Vec<String>, Refused> {
+    let name = cache_name(&cache.key);
+    let uri = &cache.spec.source_model_uri;
+    if cache.key.namespace.is_some() && !missing_groups.is_empty() {
+        return Err(Refused::NoSuchGroup { cache: name, groups: list(missing_groups) });
+    }
+    let is_same = |other: &&PlannedCache| {
+        !other.deleting
+            && other.key.namespace.is_none()
+            && other.key != cache.key
+            && other.spec.source_model_uri == *uri
+    };
+    if cache.key.namespace.is_none()
+        && let Some(other) = others.iter().filter(is_same).map(|other| &other.key.name).min()
+    {
+        return Err(Refused::SameSource { other: other.clone(), uri: uri.clone() });
+    }
+    let mut warnings = Vec::new();
+    if !missing_groups.is_empty() {
+        let groups = list(missing_groups);
+        warnings.push(format!("{name} waits for {groups} in nodeGroups, which does not exist yet"));
+    }
+    // Other schemes are for the cluster's storage containers to know.
+    if uri.starts_with("hf://")
+        && let Err(error) = Location::parse(uri)
+    {
+        warnings.push(format!("{name} cannot be downloaded: {error}"));
+    }
+    Ok(warnings)
+}
+
+/// Checks that nothing uses a cache that is to be deleted. Services are told before pods.
+pub fn cache_deleted(cache: &CacheKey, users: &[User]) -> Result<(), Refused> {
+    let of_cache = users.iter().filter(|user| user.cache == *cache);
+    let Some(user) = of_cache.min_by_key(|user| (user.kind, &user.namespace, &user.name)) else {
+        return Ok(());
+    };
+    let kind = user.kind.name();
+    // KServe names a cluster cache's services without their namespace.
+    let user = match (&cache.namespace, user.kind) {
+        (None, Kind::InferenceService | Kind::LLMInferenceService) => format!("{kind} {}", user.name),
+        _ => format!("{kind} {}/{}", user.namespace, user.name),
+    };
+    Err(Refused::CacheInUse { cache: cache_name(cache), user })
+}
+
+/// The caches that name a group, sorted; those in deletion do not count.
+pub fn users_of_group(group: &str, caches: &[PlannedCache]) -> Vec<CacheKey> {
+    let names = |cache: &&PlannedCache| !cache.deleting && cache.spec.node_groups.iter().any(|g| g == group);
+    let mut users: Vec<CacheKey> = caches.iter().filter(names).map(|cache| cache.key.clone()).collect();
+    users.sort();
+    users
+}
+
+/// Checks that no cache uses a group that is to be deleted.
+pub fn group_deleted(group: &str, users: &[CacheKey]) -> Result<(), Refused> {
+    if users.is_empty() {
+        return Ok(());
+    }
+    let caches: Vec<String> = users.iter().map(cache_name).collect();
+    Err(Refused::GroupInUse { group: group.to_owned(), caches: list(&caches) })
+}
+
+/// A cache as people and KServe write it.
+pub fn cache_name(cache: &CacheKey) -> String {
+    match &cache.namespace {
+        None => format!("LocalModelCache {}", cache.name),
+        Some(namespace) => format!("LocalModelNamespaceCache {namespace}/{}", cache.name),
+    }
+}
+
+/// Names divided by commas: ten at most, and how many more there are.
+pub fn list(names: &[String]) -> String {
+    let shown = names[..names.len().min(MOST_NAMES)].join(", ");
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! The webhook server: what the API server asks before it makes a pod or changes a cache or a node group,
+//! and the certificate under which it asks (O5).
+//!
+//! Each request is read from stores, decided by the plan, and answered; nothing is written.
+
+pub mod authority;
+mod keeper;
+mod pods;
+mod review;
+mod server;
+mod validation;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::post;
+use k8s_openapi::api::core::v1::Node;
+
+use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
+use crate::plan::names::CacheKey;
+use crate::plan::users::User;
+use crate::plan::webhooks;
+pub use keeper::{Keeper, SETTLE};
+pub use server::{Identity, serve};
+
+/// What the webhooks know: the objects as the stores have them.
+pub trait World: Send + Sync + 'static {
+    /// A cluster cache.
+    fn cache(&self, name: &str) -> Option<Arc<LocalModelCache>>;
+    /// A namespace cache.
+    fn namespace_cache(&self, namespace: &str, name: &str) -> Option<Arc<LocalModelNamespaceCache>>;
+    /// A node group.
+    fn group(&self, name: &str) -> Option<Arc<LocalModelNodeGroup>>;
+    /// All cluster caches.
+    fn caches(&self) -> Vec<Arc<LocalModelCache>>;
+    /// All namespace caches.
+    fn namespace_caches(&self) -> Vec<Arc<LocalModelNamespaceCache>>;
+    /// All nodes.
+    fn nodes(&self) -> Vec<Arc<Node>>;
+    /// Whatever uses a cache.
+    fn users(&self) -> Vec<User>;
+    /// Our own image, for the gate.
+    fn image(&self) -> &str;
+    /// Why the operator stands back, where it does (O1).
+    fn standing_back(&self) -> Option<String>;
+
+    /// The same cache asked of the API server: a store may lag behind what was made a moment ago.
+    fn cache_now(&self, name: &str) -> impl Future<Output = Option<Arc<LocalModelCache>>> + Send;
+    /// The same for a namespace cache.
+    fn namespace_cache_now(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Option<Arc<LocalModelNamespaceCache>>> + Send;
+    /// Whether the API server says that a cache is gone, or in deletion.
+    fn is_gone_now(&self, cache: &CacheKey) -> impl Future<Output = bool> + Send;
+    /// The same for a node group: whether it is there.
+    fn has_group_now(&self, name: &str) -> impl Future<Output = bool> + Send;
+}
+
+/// The routes of all webhooks.
+pub fn router<W: World>(world: Arc<W>) -> Router {
+    Router::new()
+        .route(webhooks::PODS_PATH, post(pods::ours::<W>))
+        .route(webhooks::KSERVE_PODS_PATH, post(pods::kserves::<W>))
+        .route(webhooks::CACHES_PATH, post(validation::caches::<W>))
+        .route(webhooks::NAMESPACE_CACHES_PATH, post(validation::namespace_caches::<W>))
+        .route(webhooks::GROUPS_PATH, post(validation::groups::<W>))
+        .layer(review::body_limit())
+        .with_state(world)
+}
+
+#[cfg(test)]
+mod tests;
