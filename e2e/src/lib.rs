@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod command;
 pub mod dump;
+pub mod kserve;
 pub mod setup;
 pub mod table;
 pub mod wait;

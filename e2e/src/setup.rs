@@ -1,5 +1,5 @@
 //! What all tests share: our images on the nodes, the hub, the installed operator, the documented
-//! settings. Made once in a process, and cheap when it is there already.
+//! settings, KServe. Made once in a process, and cheap when it is there already.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,15 @@ use testcontainers::{ContainerAsync, GenericImage, ImageExt, ReuseDirective};
 use tokio::sync::OnceCell;
 
 use crate::command::{apply, kubectl, root, run, run_with};
-use crate::walkthrough;
+use crate::{kserve, walkthrough};
 
 /// What stands ready.
 #[derive(Debug)]
 pub struct Setup {
     /// Our image, on every node.
     pub image: String,
+    /// The image of the stub server, on every node.
+    pub stub: String,
     /// The address of the hub's control port.
     pub control: String,
     _container: ContainerAsync<GenericImage>,
@@ -36,11 +38,13 @@ async fn make() -> Result<Setup> {
         .await
         .context("no cluster: run `hack/cluster up` and `eval \"$(hack/cluster env)\"`")?;
     let image = image_of("localmodel").await?;
-    run("hack/cluster", &["load", &image]).await?;
+    let stub = image_of("localmodel-stub").await?;
+    run("hack/cluster", &["load", &image, &stub]).await?;
     let hub = start_hub(&image_of("localmodel-hub").await?).await?;
     let port = hub.get_host_port_ipv4(8082.tcp()).await.context("the hub's control port")?;
-    let setup = Setup { image, control: format!("http://127.0.0.1:{port}"), _container: hub };
+    let setup = Setup { image, stub, control: format!("http://127.0.0.1:{port}"), _container: hub };
     install(&setup).await?;
+    kserve::install(&setup).await.context("installing KServe")?;
     Ok(setup)
 }
 

@@ -24,8 +24,8 @@ struct Args {
     /// The folder of the model
     #[arg(long, env = "MODEL_DIR", default_value = "/mnt/models")]
     model_dir: PathBuf,
-    /// The name under which it is served
-    #[arg(long = "model_name", default_value = "model")]
+    /// The name under which it is served; the last one counts, as with the real server
+    #[arg(long = "model_name", default_value = "model", overrides_with = "model_name")]
     model_name: String,
     /// Where it listens
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]

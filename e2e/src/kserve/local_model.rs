@@ -1,0 +1,1 @@
+//! KServe's own local-model controller and agent, for the time of a test.

@@ -1,0 +1,72 @@
+//! What serves: runtimes with the stub, for InferenceServices and for LLMInferenceServices.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::command::run_with;
+
+/// A service that no cache matches, for asking whether KServe's webhooks answer.
+const PROBE: &str = "
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: probe, namespace: default}
+spec: {predictor: {model: {modelFormat: {name: huggingface}, storageUri: 'hf://no/such'}}}
+---
+apiVersion: serving.kserve.io/v1alpha2
+kind: LLMInferenceService
+metadata: {name: probe, namespace: default}
+spec: {model: {uri: 'hf://no/such'}}
+";
+
+/// Asks both controllers' webhooks; nothing is made.
+pub(super) async fn probe() -> Result<()> {
+    run_with("kubectl", &["create", "--dry-run=server", "-f", "-"], PROBE).await.map(drop)
+}
+
+/// The stub as a container that meets the pod security standard "restricted" by itself.
+pub fn container(name: &str, image: &str, port: u16) -> Value {
+    json!({
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "Never",
+        "env": [{"name": "LISTEN", "value": format!("0.0.0.0:{port}")}],
+        "ports": [{"containerPort": port, "protocol": "TCP"}],
+        "resources": {
+            "requests": {"cpu": "10m", "memory": "16Mi"},
+            "limits": {"cpu": "1", "memory": "128Mi"},
+        },
+        "readinessProbe": {"httpGet": {"path": "/", "port": port}, "periodSeconds": 1},
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": 1000,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    })
+}
+
+/// The runtime that is found for the format `huggingface`, and the preset of LLMInferenceServices.
+pub(super) fn runtimes(image: &str) -> Vec<Value> {
+    let mut server = container("kserve-container", image, 8080);
+    server["args"] = json!(["--model_name={{.Name}}"]);
+    vec![
+        json!({
+            "apiVersion": "serving.kserve.io/v1alpha1",
+            "kind": "ClusterServingRuntime",
+            "metadata": {"name": "localmodel-stub"},
+            "spec": {
+                "supportedModelFormats": [{"name": "huggingface", "version": "1", "autoSelect": true}],
+                "protocolVersions": ["v1", "v2"],
+                "containers": [server],
+            },
+        }),
+        json!({
+            "apiVersion": "serving.kserve.io/v1alpha2",
+            "kind": "LLMInferenceServiceConfig",
+            "metadata": {"name": "kserve-config-llm-template", "namespace": "kserve"},
+            "spec": {"template": {"containers": [container("main", image, 8000)]}},
+        }),
+    ]
+}
