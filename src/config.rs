@@ -32,6 +32,8 @@ pub struct Config {
     /// Seconds between two passes of an agent (KServe's spelling).
     #[serde(rename = "reconcilationFrequencyInSecs")]
     pub pass_interval_seconds: u64,
+    /// Whether serving volumes are somebody else's business: then none is made or deleted (S8).
+    pub disable_volume_management: bool,
     /// The image of the agents.
     #[serde(rename = "localModelAgentImage")]
     pub agent_image: Option<String>,
@@ -85,6 +87,7 @@ impl Default for Config {
             fs_group: 1000,
             job_ttl_seconds: 3600,
             pass_interval_seconds: 60,
+            disable_volume_management: false,
             agent_image: None,
             agent_image_pull_policy: None,
             agent_cpu_request: "100m".into(),

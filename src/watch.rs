@@ -3,11 +3,12 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 
-use futures::{FutureExt, StreamExt, pin_mut};
+use futures::{FutureExt, Stream, StreamExt, pin_mut};
 use kube::api::Api;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::Store;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -32,10 +33,17 @@ pub struct Watch<K: Resource<DynamicType: Debug + Eq + Hash> + 'static> {
     task: JoinHandle<()>,
 }
 
+impl<K: Resource<DynamicType: Clone + Debug + Eq + Hash> + Clone> Watch<K> {
+    /// Whether the first list has arrived.
+    pub fn is_filled(&self) -> bool {
+        self.store.wait_until_ready().now_or_never().is_some()
+    }
+}
+
 impl<K: Resource<DynamicType = ()> + Clone> Watch<K> {
     /// Adds the kind's name when its first list has not arrived yet.
     pub fn name_if_unfilled(&self, missing: &mut Vec<String>) {
-        if self.store.wait_until_ready().now_or_never().is_none() {
+        if !self.is_filled() {
             missing.push(K::plural(&()).into_owned());
         }
     }
@@ -51,24 +59,59 @@ impl<K: Resource<DynamicType: Debug + Eq + Hash>> Drop for Watch<K> {
 pub fn watch<K>(
     api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
-    mut on: impl FnMut(Change<K>) + Send + 'static,
+    on: impl FnMut(Change<K>) + Send + 'static,
 ) -> Watch<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let (store, mut writer) = reflector::store();
+    let events = watcher(api, config).default_backoff().filter_map(|event| {
+        std::future::ready(match event {
+            Ok(event) => readable(event).map(Ok),
+            Err(error) => Some(Err(error)),
+        })
+    });
+    follow(events, (), on)
+}
+
+/// Watches no more of a kind than names, labels and annotations.
+pub fn watch_metadata<K>(
+    api: Api<PartialObjectMeta<K>>,
+    kind: K::DynamicType,
+    config: watcher::Config,
+    on: impl FnMut(Change<PartialObjectMeta<K>>) + Send + 'static,
+) -> Watch<PartialObjectMeta<K>>
+where
+    K: Resource<DynamicType: Clone + Debug + Eq + Hash + Send + Sync>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    follow(watcher(api, config).default_backoff(), kind, on)
+}
+
+fn follow<K>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+    kind: K::DynamicType,
+    mut on: impl FnMut(Change<K>) + Send + 'static,
+) -> Watch<K>
+where
+    K: Resource<DynamicType: Clone + Debug + Eq + Hash + Send + Sync> + Clone + Send + Sync + 'static,
+{
+    let mut writer = Writer::new(kind.clone());
+    let store = writer.as_reader();
     let task = tokio::spawn(async move {
-        let events = watcher(api, config).default_backoff();
         pin_mut!(events);
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
                 Err(error) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted, trying again");
+                    tracing::warn!(kind = %K::kind(&kind), %error, "watch interrupted, trying again");
                     continue;
                 }
             };
-            let Some(event) = readable(event) else { continue };
             writer.apply_watcher_event(&event);
             match &event {
                 Event::Apply(object) => on(Change::Applied(object)),

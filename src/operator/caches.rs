@@ -1,6 +1,7 @@
 //! Caches: the download volumes, the status and the end of each (C1 to C5, N4 to N6, D1).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, RECHECK, retry};
+use super::serving::Served;
 use super::stores::{Stores, Touched, all};
 use super::volumes::{Obstacle, advance};
 use super::{apply, controller_config};
@@ -24,6 +26,7 @@ use crate::plan::conditions::Statement;
 use crate::plan::copies::Copy;
 use crate::plan::entries::group_of;
 use crate::plan::names::{self, CacheKey, FINALIZER, JOB_MODEL, JOB_NAMESPACE, MANAGER};
+use crate::plan::users::User;
 use crate::plan::volumes;
 
 pub(super) async fn run(context: Arc<Context>) {
@@ -42,12 +45,11 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelCache>
             all(&stores.caches.store)
         }
         Touched::Cache(CacheKey { namespace: None, name }) => vec![ObjectRef::new(name)],
-        Touched::Cache(_) => Vec::new(),
         Touched::Owned { cache: Some(label), .. } => {
             let of = |cache: &LocalModelCache| names::label_value(&cache.name_any()) == *label;
             stores.caches.store.state_filter(of).iter().map(|cache| ObjectRef::from_obj(&**cache)).collect()
         }
-        Touched::Owned { cache: None, .. } => Vec::new(),
+        Touched::Cache(_) | Touched::Owned { cache: None, .. } => Vec::new(),
     }
 }
 
@@ -62,14 +64,34 @@ async fn reconcile(cache: Arc<LocalModelCache>, context: Arc<Context>) -> Result
         return Ok(Action::await_change()); // the write's event brings the next look
     }
     let mut problems = Vec::new();
+    let users = context.stores.users();
     let volumes = volumes(&cache, &context, &mut problems).await;
+    let serving = serving_volumes(&cache, &context, &users, &mut problems).await;
     let blocked = !problems.is_empty();
-    if let Err(error) = &volumes {
+    for error in [volumes.as_ref().err(), serving.as_ref().err()].into_iter().flatten() {
         problems.push(Statement::problem("VolumesFailed", error.to_string()));
     }
-    status(&cache, &context, problems).await?;
+    status(&cache, &context, &users, problems).await?;
+    volumes?;
     // What stands in the way may be somebody else's, whose end no watch of ours tells.
-    volumes.map(|()| if blocked { Action::requeue(RECHECK) } else { Action::await_change() })
+    Ok(match serving? {
+        _ if blocked => Action::requeue(RECHECK),
+        Some(at) => {
+            Action::requeue(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default())
+        }
+        None => Action::await_change(),
+    })
+}
+
+async fn serving_volumes(
+    cache: &LocalModelCache,
+    context: &Context,
+    users: &[User],
+    problems: &mut Vec<Statement>,
+) -> Result<Option<Timestamp>, Error> {
+    let Some(owner) = cache.controller_owner_ref(&()) else { return Ok(None) };
+    let key = CacheKey::cluster(cache.name_any());
+    Served { context, key: &key, spec: &cache.spec, owner, users }.advance(problems).await
 }
 
 /// The download volumes in each group that exists; a group that does not is a problem of its own (C5).
@@ -106,7 +128,12 @@ async fn volumes(
     result
 }
 
-async fn status(cache: &LocalModelCache, context: &Context, problems: Vec<Statement>) -> Result<(), Error> {
+async fn status(
+    cache: &LocalModelCache,
+    context: &Context,
+    users: &[User],
+    problems: Vec<Statement>,
+) -> Result<(), Error> {
     let config = context.stores.config();
     let key = CacheKey::cluster(cache.name_any());
     let nodes = planned_nodes(cache, context, config.enabled);
@@ -119,6 +146,7 @@ async fn status(cache: &LocalModelCache, context: &Context, problems: Vec<Statem
         before: &before,
         enabled: config.enabled,
         copies: &copies,
+        users,
         problems,
         now: Timestamp::now(),
     });
@@ -199,12 +227,12 @@ async fn delete_jobs(cache: &LocalModelCache, context: &Context, fields: Option<
 }
 
 /// This very object, not a later one of the same name.
-fn exactly<K: Resource>(object: &K) -> DeleteParams {
+pub(super) fn exactly<K: Resource>(object: &K) -> DeleteParams {
     let this_one = Preconditions { uid: object.meta().uid.clone(), resource_version: None };
     DeleteParams::default().preconditions(this_one)
 }
 
-fn ignore_missing(result: kube::Result<()>) -> kube::Result<()> {
+pub(super) fn ignore_missing(result: kube::Result<()>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other,

@@ -8,15 +8,17 @@ mod context;
 mod events;
 mod node_groups;
 mod nodes;
+mod serving;
 mod settings;
 mod stores;
+mod users;
 mod volumes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
 use kube::runtime::controller;
+use kube::{Client, Resource};
 
 use crate::error::Error;
 use crate::telemetry;
@@ -39,13 +41,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     let context = Arc::new(Context::new(client, &settings, image, stores));
     let controllers = async {
         context.stores.ready().await;
-        tracing::info!("stores are in step, controllers start");
-        futures::join!(
-            node_groups::run(context.clone()),
-            nodes::run(context.clone()),
-            caches::run(context.clone()),
-            settings::run(context.clone()),
-        );
+        futures::join!(unless_standing_back(&context), settings::run(context.clone()));
         Ok(())
     };
     tokio::select! {
@@ -54,6 +50,31 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         () = crate::shutdown_signal() => {
             tracing::info!("operator stops");
             Ok(())
+        }
+    }
+}
+
+/// Runs the controllers for as long as KServe's own does not: two writers would undo each other for ever
+/// (O1). Each change is looked at anew, so that neither start nor end depends on an event that was missed.
+async fn unless_standing_back(context: &Arc<Context>) {
+    let stores = &context.stores;
+    loop {
+        if let (Some(why), Some(rival)) = (stores.standing_back(), stores.rival()) {
+            tracing::warn!(why, "standing back");
+            context.events.warn(rival.object_ref(&()), "StandingBack", why).await;
+            stores.until(|| stores.standing_back().is_none()).await;
+        }
+        tracing::info!("stores are in step, controllers start");
+        let controllers = async {
+            futures::join!(
+                node_groups::run(context.clone()),
+                nodes::run(context.clone()),
+                caches::run(context.clone()),
+            )
+        };
+        tokio::select! {
+            _ = controllers => return,
+            () = stores.until(|| stores.standing_back().is_some()) => {}
         }
     }
 }

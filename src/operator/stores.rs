@@ -7,18 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::broadcast;
 
+use super::users::Users;
 use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup};
 use crate::config::{Config, ConfigError};
 use crate::live_config::LiveConfig;
 use crate::plan::entries::is_ready;
 use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER};
+use crate::plan::rivals;
+use crate::plan::users::User;
 use crate::watch::{Change, Watch, watch};
 
 /// What may have changed.
@@ -54,6 +57,8 @@ pub(super) struct Stores {
     pub(super) volumes: Watch<PersistentVolume>,
     pub(super) claims: Watch<PersistentVolumeClaim>,
     pub(super) daemon_sets: Watch<DaemonSet>,
+    rivals: Watch<Deployment>,
+    users: Users,
     config: LiveConfig,
     news: broadcast::Sender<Touched>,
 }
@@ -91,6 +96,12 @@ impl Stores {
             volumes: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
             claims: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
             daemon_sets: watch(Api::namespaced(client.clone(), namespace), ours(), tell(&news, owned)),
+            rivals: watch(
+                Api::namespaced(client.clone(), namespace),
+                all().fields(&format!("metadata.name={}", rivals::DEPLOYMENT)),
+                tell(&news, |_: &Deployment| Touched::All),
+            ),
+            users: Users::start(client, &news),
             config: LiveConfig::start(client, namespace, tell(&news, |_| Touched::All)),
             news,
         }
@@ -99,6 +110,21 @@ impl Stores {
     /// The settings as last read.
     pub(super) fn config(&self) -> Arc<Config> {
         self.config.get()
+    }
+
+    /// Every object that uses a cache now.
+    pub(super) fn users(&self) -> Vec<User> {
+        self.users.all()
+    }
+
+    /// Why nothing is written: KServe's own controller runs (O1).
+    pub(super) fn standing_back(&self) -> Option<String> {
+        rivals::standing_back(self.rivals.store.state().first().map(|deployment| &**deployment))
+    }
+
+    /// The rival itself, for an Event.
+    pub(super) fn rival(&self) -> Option<Arc<Deployment>> {
+        self.rivals.store.state().first().cloned()
     }
 
     /// The ConfigMap and what is wrong with it, where it cannot be read.
@@ -112,6 +138,15 @@ impl Stores {
         let _ = self.news.subscribe().recv().await;
     }
 
+    /// Waits until a question about the stores is answered with yes. No news between the question and
+    /// the wait is missed.
+    pub(super) async fn until(&self, holds: impl Fn() -> bool) {
+        let mut news = self.news.subscribe();
+        while !holds() {
+            let _ = news.recv().await;
+        }
+    }
+
     /// The kinds whose first list has not arrived, for the readiness check.
     pub(super) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
@@ -123,6 +158,8 @@ impl Stores {
         self.volumes.name_if_unfilled(&mut missing);
         self.claims.name_if_unfilled(&mut missing);
         self.daemon_sets.name_if_unfilled(&mut missing);
+        self.rivals.name_if_unfilled(&mut missing);
+        self.users.name_if_unfilled(&mut missing);
         self.config.maps.name_if_unfilled(&mut missing);
         missing
     }

@@ -8,6 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::conditions::{self, Statement};
 use super::copies::{self, Copy};
 use super::names::CacheKey;
+use super::serving;
+use super::users::{Kind, User};
 use crate::api::cache::{CacheStatus, ModelCopies, NodeCopy, NodeStatus};
 
 /// A group that a cache names does not exist (C5).
@@ -30,6 +32,8 @@ pub struct View<'a> {
     pub enabled: bool,
     /// The nodes where it is planned.
     pub copies: &'a [Copy<'a>],
+    /// Everything that uses any cache.
+    pub users: &'a [User],
     /// What stands in its way.
     pub problems: Vec<Statement>,
     /// The time of this look.
@@ -48,8 +52,8 @@ pub fn status(view: &View) -> CacheStatus {
         copies: (count.total > 0).then_some(count),
         nodes,
         conditions: conditions::conditions(&statements, &view.before.conditions, view.generation, view.now),
-        inference_services: view.before.inference_services.clone(),
-        llm_inference_services: view.before.llm_inference_services.clone(),
+        inference_services: serving::listed(view.key, Kind::InferenceService, view.users),
+        llm_inference_services: serving::listed(view.key, Kind::LLMInferenceService, view.users),
     }
 }
 

@@ -13,7 +13,9 @@ pub mod local_status;
 pub mod names;
 pub mod pass;
 pub mod patch;
+pub mod rivals;
 pub mod selector;
+pub mod serving;
 pub mod users;
 pub mod volumes;
 

@@ -16,6 +16,10 @@ pub const CACHE: &str = "localmodel.kserve.io/cache";
 pub const NODE_GROUP: &str = "localmodel.kserve.io/node-group";
 /// The label of a Job: the storage key of what it downloads.
 pub const STORAGE_KEY: &str = "localmodel.kserve.io/storage-key";
+/// The label of a serving volume and claim: the namespace of the services that read through it.
+pub const SERVES: &str = "localmodel.kserve.io/serves";
+/// The annotation of a serving claim that nobody uses any more: since when, in RFC 3339 (S7).
+pub const UNUSED_SINCE: &str = "localmodel.kserve.io/unused-since";
 /// The annotation that holds a digest of the manifest that was last applied.
 pub const APPLIED: &str = "localmodel.kserve.io/applied";
 /// The annotation of a `LocalModelNode` that names the node's groups, divided by commas. An agent whose
@@ -39,6 +43,8 @@ pub const SERVICE_SOURCE: &str = "internal.serving.kserve.io/localmodel-sourceur
 pub const CHOSEN_GROUP: &str = "serving.kserve.io/nodegroup";
 /// The label by which any pod asks for a cache (S10).
 pub const POD_MODEL: &str = "localmodel.kserve.io/model";
+/// The label beside it where the cache is a namespace cache: its namespace. Set by our pod webhook.
+pub const POD_MODEL_NAMESPACE: &str = "localmodel.kserve.io/model-namespace";
 /// The pod annotation that says where the model is mounted; [`MOUNT_PATH`] without it (S10).
 pub const POD_MOUNT_PATH: &str = "localmodel.kserve.io/mount-path";
 /// The pod annotation that names the containers that get the model, divided by commas; all without it (S10).

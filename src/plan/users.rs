@@ -2,14 +2,16 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::names::{CHOSEN_GROUP, CacheKey, SERVICE_MODEL, SERVICE_NAMESPACE};
+use super::names::{
+    CHOSEN_GROUP, CacheKey, POD_MODEL, POD_MODEL_NAMESPACE, SERVICE_MODEL, SERVICE_NAMESPACE,
+};
 
 /// The kinds of object that use a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// KServe's InferenceService.
+    /// KServe's `InferenceService`.
     InferenceService,
-    /// KServe's LLMInferenceService.
+    /// KServe's `LLMInferenceService`.
     LLMInferenceService,
     /// A pod with our label, of any workload (S10).
     Pod,
@@ -22,6 +24,15 @@ impl Kind {
             Self::InferenceService => "InferenceService",
             Self::LLMInferenceService => "LLMInferenceService",
             Self::Pod => "Pod",
+        }
+    }
+
+    /// The kind as the API server's paths have it.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::InferenceService => "inferenceservices",
+            Self::LLMInferenceService => "llminferenceservices",
+            Self::Pod => "pods",
         }
     }
 }
@@ -41,16 +52,57 @@ pub struct User {
     pub group: Option<String>,
 }
 
-/// The user behind a service of this kind; `None` when KServe has not labelled it. One in deletion still
-/// counts: its pods may run for as long as it is there.
-pub fn service(kind: Kind, meta: &ObjectMeta) -> Option<User> {
+/// The user behind an object's metadata; `None` when it asks for no cache. One in deletion still counts:
+/// its pods may run for as long as it is there.
+pub fn user(kind: Kind, meta: &ObjectMeta) -> Option<User> {
+    let (name, namespace) = match kind {
+        Kind::InferenceService | Kind::LLMInferenceService => (SERVICE_MODEL, SERVICE_NAMESPACE),
+        Kind::Pod => (POD_MODEL, POD_MODEL_NAMESPACE),
+    };
     let label = |key| meta.labels.as_ref()?.get(key).filter(|value| !value.is_empty()).cloned();
     let group = meta.annotations.as_ref().and_then(|a| a.get(CHOSEN_GROUP)).filter(|g| !g.is_empty());
     Some(User {
-        cache: CacheKey { namespace: label(SERVICE_NAMESPACE), name: label(SERVICE_MODEL)? },
+        cache: CacheKey { namespace: label(namespace), name: label(name)? },
         kind,
         namespace: meta.namespace.clone()?,
         name: meta.name.clone()?,
         group: group.cloned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::samples::from;
+
+    #[test]
+    fn a_service_uses_the_cache_that_kserve_labelled_it_with() {
+        let meta = from(json!({
+            "name": "s", "namespace": "ns",
+            "labels": {SERVICE_MODEL: "m", SERVICE_NAMESPACE: "ns", POD_MODEL: "not-a-pod"},
+            "annotations": {CHOSEN_GROUP: "g"},
+        }));
+        let user = user(Kind::InferenceService, &meta).unwrap();
+        assert_eq!(user.cache, CacheKey::namespaced("ns", "m"));
+        assert_eq!(
+            (user.namespace.as_str(), user.name.as_str(), user.group.as_deref()),
+            ("ns", "s", Some("g"))
+        );
+    }
+
+    #[test]
+    fn an_object_without_a_label_or_with_an_empty_one_uses_nothing() {
+        for labels in [json!({}), json!({SERVICE_MODEL: ""}), json!({POD_MODEL: "m"})] {
+            let meta = from(json!({"name": "s", "namespace": "ns", "labels": labels}));
+            assert_eq!(user(Kind::LLMInferenceService, &meta), None);
+        }
+    }
+
+    #[test]
+    fn a_pod_of_kserves_counts_by_its_service_alone() {
+        let meta = from(json!({"name": "p", "namespace": "ns", "labels": {SERVICE_MODEL: "m"}}));
+        assert_eq!(user(Kind::Pod, &meta), None);
+    }
 }

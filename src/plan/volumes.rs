@@ -67,6 +67,29 @@ pub fn download(
     pair(group, (volume, claim), job_namespace, Some((&cache.name, &spec.model_size)), owner)
 }
 
+/// The volumes through which the services of a namespace read a cache (S6). Every mount is read-only,
+/// whatever the pod asks for: nobody can change a byte, no pod's fsGroup re-owns the disk, and a subPath
+/// that does not exist holds a container back instead of being made.
+pub fn serving(
+    cache: &CacheKey,
+    spec: &CacheSpec,
+    owner: OwnerReference,
+    group: &LocalModelNodeGroup,
+    namespace: &str,
+) -> Pair {
+    let group_name = group.name_any();
+    let volume = names::serving_volume(cache, &group_name, namespace);
+    let claim = names::serving_claim(cache, &group_name);
+    let mut pair = pair(group, (volume, claim), namespace, Some((&cache.name, &spec.model_size)), owner);
+    for meta in [&mut pair.volume.metadata, &mut pair.claim.metadata] {
+        meta.labels.get_or_insert_default().insert(names::SERVES.into(), names::label_value(namespace));
+    }
+    if let Some(spec) = &mut pair.volume.spec {
+        spec.mount_options = Some(vec!["ro".into()]);
+    }
+    pair
+}
+
 /// The volumes through which a group's agents reach their disk (G1).
 pub fn agent(group: &LocalModelNodeGroup, owner: OwnerReference, namespace: &str) -> Pair {
     let name = names::agent(&group.name_any());

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::LocalModelNode;
+use crate::api::cache::NamespacedName;
 use crate::plan::samples::{at, from, node, not_ready};
 
 const M: &str = "meta-llama3-8b-instruct";
@@ -23,6 +24,7 @@ fn of(nodes: &[(Node, LocalModelNode)], problems: &[Statement], enabled: bool) -
         before: &CacheStatus::default(),
         enabled,
         copies: &copies,
+        users: &[],
         problems: problems.to_vec(),
         now: at(1_700_000_000),
     })
@@ -138,6 +140,7 @@ fn the_same_look_at_a_later_time_changes_nothing() {
         before: &first,
         enabled: true,
         copies: &copies,
+        users: &[],
         problems: Vec::new(),
         now: at(1_800_000_000),
     });
@@ -167,4 +170,34 @@ fn an_event_is_told_for_each_copy_that_ends_and_each_new_problem_and_never_twice
         (told[0].warning, told[0].reason.as_str(), told[0].node.as_deref()),
         (false, "Downloaded", Some("n"))
     );
+}
+
+#[test]
+fn services_that_use_the_cache_are_listed_and_nothing_stale_is_kept() {
+    let stale = NamespacedName { namespace: Some("gone".into()), name: Some("gone".into()) };
+    let before = CacheStatus { inference_services: vec![stale.clone()], ..CacheStatus::default() };
+    let user = |kind, cache: CacheKey| User {
+        cache,
+        kind,
+        namespace: "team".into(),
+        name: "service".into(),
+        group: None,
+    };
+    let users = [
+        user(Kind::InferenceService, CacheKey::namespaced("team", M)),
+        user(Kind::LLMInferenceService, CacheKey::cluster(M)),
+    ];
+    let after = status(&View {
+        key: &CacheKey::cluster(M),
+        generation: Some(1),
+        before: &before,
+        enabled: true,
+        copies: &[],
+        users: &users,
+        problems: Vec::new(),
+        now: at(0),
+    });
+    assert_eq!(after.inference_services, []);
+    let listed = NamespacedName { namespace: Some("team".into()), name: Some("service".into()) };
+    assert_eq!(after.llm_inference_services, [listed]);
 }

@@ -80,6 +80,8 @@ proptest! {
             (download_volume(&key, &group, true), 253, format!("{cache}-download")),
             (download_volume(&key, &group, false), 253, format!("{cache}-{group}-download")),
             (download_claim(&of_namespace, &group, true), 253, format!("{cache}-{group}-{namespace}-download")),
+            (serving_claim(&key, &group), 253, format!("{cache}-{group}")),
+            (serving_volume(&of_namespace, &group, &namespace), 253, format!("{cache}-{group}-{namespace}")),
             (agent(&group), 253, format!("{group}-agent")),
             (job(&cache, &node), 63, format!("{cache}-{node}")),
             (label_value(&node), 63, node.clone()),

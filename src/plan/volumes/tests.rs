@@ -253,3 +253,12 @@ fn the_produced_volumes_are_as_reviewed() {
 }
 
 mod convergence;
+
+#[test]
+fn a_serving_pair_is_read_only_and_named_as_kserves_pods_mount_it() {
+    let cache = cache();
+    let key = CacheKey::cluster(cache.name_any());
+    let Pair { volume, claim } = serving(&key, &cache.spec, owner(&cache), &group(), "team");
+    insta::assert_yaml_snapshot!("serving_volume", volume);
+    insta::assert_yaml_snapshot!("serving_claim", claim);
+}

@@ -1,0 +1,184 @@
+//! The objects that use caches: pods with our label, and services where KServe's definitions are
+//! installed, which may be at any time (S12). No more of them than their metadata is read.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::DynamicObject;
+use kube::core::PartialObjectMeta;
+use kube::discovery;
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use tokio::sync::{Notify, broadcast};
+
+use super::stores::Touched;
+use crate::plan::names::POD_MODEL;
+use crate::plan::users::{self, Kind, User};
+use crate::watch::{Change, Watch, watch_metadata};
+
+/// KServe's API group.
+const GROUP: &str = "serving.kserve.io";
+/// The kinds of service.
+const SERVICES: [Kind; 2] = [Kind::InferenceService, Kind::LLMInferenceService];
+/// The pause before a definition that is not yet served is looked up again.
+const LOOKUP: Duration = Duration::from_secs(2);
+
+/// The watches of everything that uses a cache.
+#[derive(Debug)]
+pub(super) struct Users {
+    pods: Watch<PartialObjectMeta<Pod>>,
+    services: Vec<Services>,
+}
+
+type ServiceWatch = Watch<PartialObjectMeta<DynamicObject>>;
+
+/// The services of one kind, whose definition may be there or not.
+#[derive(Debug)]
+struct Services {
+    kind: Kind,
+    definition: Watch<PartialObjectMeta<CustomResourceDefinition>>,
+    watched: Arc<Mutex<Option<ServiceWatch>>>,
+}
+
+/// What it takes to watch services for as long as they are defined.
+struct Following {
+    client: Client,
+    kind: Kind,
+    definitions: Store<PartialObjectMeta<CustomResourceDefinition>>,
+    watched: Arc<Mutex<Option<ServiceWatch>>>,
+    news: broadcast::Sender<Touched>,
+}
+
+impl Users {
+    pub(super) fn start(client: &Client, news: &broadcast::Sender<Touched>) -> Self {
+        // A pod that has ended uses nothing any more, and leaves the watch.
+        let living = "status.phase!=Succeeded,status.phase!=Failed";
+        let labelled = watcher::Config::default().labels(POD_MODEL).fields(living);
+        let tell = tell(news, Kind::Pod);
+        Self {
+            pods: watch_metadata(Api::all(client.clone()), (), labelled, tell),
+            services: SERVICES.map(|kind| Services::start(client, kind, news)).into(),
+        }
+    }
+
+    /// Every object that uses a cache now.
+    pub(super) fn all(&self) -> Vec<User> {
+        let pods =
+            self.pods.store.state().into_iter().filter_map(|pod| users::user(Kind::Pod, &pod.metadata));
+        pods.chain(self.services.iter().flat_map(Services::all)).collect()
+    }
+
+    /// Adds the kinds whose first list has not arrived, for the readiness check.
+    pub(super) fn name_if_unfilled(&self, missing: &mut Vec<String>) {
+        self.pods.name_if_unfilled(missing);
+        for services in self.services.iter().filter(|services| !services.is_filled()) {
+            missing.push(services.kind.plural().into());
+        }
+    }
+}
+
+impl Services {
+    fn start(client: &Client, kind: Kind, news: &broadcast::Sender<Touched>) -> Self {
+        let name = format!("{}.{GROUP}", kind.plural());
+        let this_one = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let look = Arc::new(Notify::new());
+        let seen = look.clone();
+        let definition =
+            watch_metadata(Api::all(client.clone()), (), this_one, move |_: Change<_>| seen.notify_one());
+        let watched = Arc::new(Mutex::new(None));
+        let following = Following {
+            client: client.clone(),
+            kind,
+            definitions: definition.store.clone(),
+            watched: watched.clone(),
+            news: news.clone(),
+        };
+        tokio::spawn(following.run(look));
+        Self { kind, definition, watched }
+    }
+
+    fn all(&self) -> Vec<User> {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let services = watched.iter().flat_map(|watch| watch.store.state());
+        services.filter_map(|service| users::user(self.kind, &service.metadata)).collect()
+    }
+
+    fn is_filled(&self) -> bool {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_defined = !self.definition.store.is_empty();
+        self.definition.is_filled() && (!is_defined || watched.as_ref().is_some_and(Watch::is_filled))
+    }
+}
+
+impl Following {
+    /// Each time the definition came, went or changed.
+    async fn run(self, look: Arc<Notify>) {
+        loop {
+            look.notified().await;
+            let is_watched = self.lock().is_some();
+            match (is_watched, self.definitions.is_empty()) {
+                (true, true) => {
+                    *self.lock() = None;
+                    let _ = self.news.send(Touched::All);
+                }
+                (false, false) => {
+                    if let Err(why) = self.start().await {
+                        tracing::info!(kind = self.kind.name(), why, "not served yet, looking again");
+                        tokio::time::sleep(LOOKUP).await;
+                        look.notify_one();
+                    }
+                }
+                (true, false) | (false, true) => {}
+            }
+        }
+    }
+
+    async fn start(&self) -> Result<(), String> {
+        let group = discovery::group(&self.client, GROUP).await.map_err(|error| error.to_string())?;
+        let (resource, _) =
+            group.recommended_kind(self.kind.name()).ok_or("the API server does not list it")?;
+        let api = Api::all_with(self.client.clone(), &resource);
+        tracing::info!(kind = self.kind.name(), version = resource.version, "services are watched");
+        let watch = watch_metadata(api, resource, watcher::Config::default(), tell(&self.news, self.kind));
+        *self.lock() = Some(watch);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ServiceWatch>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells of the cache that an object uses and of the one that it used before: a label may have changed.
+fn tell<K>(
+    news: &broadcast::Sender<Touched>,
+    kind: Kind,
+) -> impl FnMut(Change<PartialObjectMeta<K>>) + Send + 'static + use<K> {
+    let news = news.clone();
+    let mut seen = HashMap::<(Option<String>, String), User>::new();
+    move |change| {
+        let object = match change {
+            Change::All => {
+                seen.clear();
+                let _ = news.send(Touched::All);
+                return;
+            }
+            Change::Applied(object) | Change::Deleted(object) => object,
+        };
+        let key = (object.metadata.namespace.clone(), object.metadata.name.clone().unwrap_or_default());
+        let now = users::user(kind, &object.metadata).filter(|_| matches!(change, Change::Applied(_)));
+        let before = match now.clone() {
+            Some(user) => seen.insert(key, user),
+            None => seen.remove(&key),
+        };
+        if now != before {
+            for user in before.into_iter().chain(now) {
+                let _ = news.send(Touched::Cache(user.cache));
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The serving volumes of a cache: which namespaces need which, and when those that nobody needs any
+//! more go (S6 to S8).
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+
+use super::names::{CacheKey, UNUSED_SINCE};
+use super::users::{Kind, User};
+use crate::api::CacheSpec;
+use crate::api::cache::NamespacedName;
+
+/// How long a claim outlives its last user: a label that flaps, or a service that is made anew, finds its
+/// volumes in place (S7).
+pub const GRACE: SignedDuration = SignedDuration::from_mins(10);
+
+/// The namespaces and node groups through which a cache is read now, each a pair of volume and claim. A
+/// group that the cache does not have has no volumes: nothing is ever kept there (S3, S6).
+pub fn in_use(cache: &CacheKey, spec: &CacheSpec, users: &[User]) -> BTreeSet<(String, String)> {
+    let of_cache = users.iter().filter(|user| user.cache == *cache);
+    of_cache
+        .filter_map(|user| {
+            let group = user.group.as_ref().or(spec.node_groups.first())?;
+            spec.node_groups.contains(group).then(|| (user.namespace.clone(), group.clone()))
+        })
+        .collect()
+}
+
+/// The services of one kind that use a cache, sorted, as its status lists them.
+pub fn listed(cache: &CacheKey, kind: Kind, users: &[User]) -> Vec<NamespacedName> {
+    let of_kind = users.iter().filter(|user| user.cache == *cache && user.kind == kind);
+    let mut names: Vec<NamespacedName> = of_kind
+        .map(|user| NamespacedName { namespace: Some(user.namespace.clone()), name: Some(user.name.clone()) })
+        .collect();
+    names.sort();
+    names
+}
+
+/// What to do with a claim that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing.
+    Keep,
+    /// It is in use again: take the note away that it is not.
+    Unmark,
+    /// Nobody uses it any more: note since when.
+    Mark,
+    /// Its time ends then; look again.
+    Until(Timestamp),
+    /// Its time is over: delete it, unless a pod without any label of ours or KServe's mounts it.
+    DeleteIfUnmounted,
+}
+
+/// The next step with a claim, by the note that it carries (S7).
+pub fn claim(claim: &PersistentVolumeClaim, in_use: bool, now: Timestamp) -> Claim {
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Claim::Keep;
+    }
+    let note = claim.annotations().get(UNUSED_SINCE);
+    if in_use {
+        return if note.is_some() { Claim::Unmark } else { Claim::Keep };
+    }
+    // A note that cannot be read, or that speaks of the future, is written anew.
+    let since = note.and_then(|note| note.parse::<Timestamp>().ok()).filter(|since| *since <= now);
+    match since {
+        None => Claim::Mark,
+        Some(since) if now < since + GRACE => Claim::Until(since + GRACE),
+        Some(_) => Claim::DeleteIfUnmounted,
+    }
+}
+
+/// Whether a pod that has not ended mounts a claim of its namespace.
+pub fn mounts(pod: &Pod, claim: &str) -> bool {
+    let ended = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    !matches!(ended, Some("Succeeded" | "Failed"))
+        && volumes.flat_map(|volume| &volume.persistent_volume_claim).any(|source| source.claim_name == claim)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plan::samples::{at, cache_named, from};
+
+fn user(cache: &CacheKey, kind: Kind, namespace: &str, name: &str, group: Option<&str>) -> User {
+    User {
+        cache: cache.clone(),
+        kind,
+        namespace: namespace.into(),
+        name: name.into(),
+        group: group.map(Into::into),
+    }
+}
+
+fn claim_noted(note: Option<&str>) -> PersistentVolumeClaim {
+    let annotations = note.map_or(json!({}), |note| json!({ UNUSED_SINCE: note }));
+    from(json!({"metadata": {"name": "m-g", "namespace": "ns", "annotations": annotations}}))
+}
+
+#[test]
+fn each_namespace_with_users_has_the_volumes_of_the_groups_in_use_once() {
+    let spec = cache_named("m", "hf://o/m", &["a", "b"]).spec.0;
+    let (m, other) = (CacheKey::cluster("m"), CacheKey::namespaced("x", "m"));
+    let users = [
+        user(&m, Kind::InferenceService, "x", "one", None),
+        user(&m, Kind::InferenceService, "x", "two", Some("a")),
+        user(&m, Kind::LLMInferenceService, "y", "three", Some("b")),
+        user(&m, Kind::Pod, "y", "four", None),
+        user(&other, Kind::InferenceService, "z", "of-another-cache", None),
+        user(&m, Kind::InferenceService, "z", "of-no-group-of-the-cache", Some("c")),
+    ];
+    let wanted = [("x", "a"), ("y", "a"), ("y", "b")].map(|(ns, g)| (ns.to_owned(), g.to_owned()));
+    assert_eq!(in_use(&m, &spec, &users), BTreeSet::from(wanted));
+}
+
+#[test]
+fn the_status_lists_services_sorted_by_namespace_and_name_and_no_pods() {
+    let m = CacheKey::cluster("m");
+    let users = [
+        user(&m, Kind::InferenceService, "y", "b", None),
+        user(&m, Kind::Pod, "a", "pod", None),
+        user(&m, Kind::InferenceService, "y", "a", None),
+        user(&m, Kind::LLMInferenceService, "x", "llm", None),
+        user(&m, Kind::InferenceService, "x", "z", None),
+    ];
+    let listed = |kind| {
+        let names = listed(&m, kind, &users).into_iter();
+        names.map(|n| format!("{}/{}", n.namespace.unwrap(), n.name.unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(Kind::InferenceService), ["x/z", "y/a", "y/b"]);
+    assert_eq!(listed(Kind::LLMInferenceService), ["x/llm"]);
+}
+
+#[test]
+fn a_claim_outlives_its_last_user_by_ten_minutes_and_a_user_that_comes_back_finds_it() {
+    let noted = claim_noted(Some("1970-01-01T00:01:40Z"));
+    let since = at(100);
+    assert_eq!(claim(&claim_noted(None), true, since), Claim::Keep);
+    assert_eq!(claim(&claim_noted(None), false, since), Claim::Mark);
+    assert_eq!(claim(&noted, false, at(101)), Claim::Until(at(700)));
+    assert_eq!(claim(&noted, false, at(699)), Claim::Until(at(700)));
+    assert_eq!(claim(&noted, false, at(700)), Claim::DeleteIfUnmounted);
+    assert_eq!(claim(&noted, true, at(700)), Claim::Unmark);
+}
+
+#[test]
+fn a_note_that_makes_no_sense_is_written_anew() {
+    assert_eq!(claim(&claim_noted(Some("yesterday")), false, at(9)), Claim::Mark);
+    assert_eq!(claim(&claim_noted(Some("1970-01-01T00:01:40Z")), false, at(9)), Claim::Mark);
+}
+
+#[test]
+fn a_claim_in_deletion_is_left_to_kubernetes() {
+    let mut deleting = claim_noted(None);
+    deleting.metadata.deletion_timestamp = Some(from(json!("1970-01-01T00:01:40Z")));
+    assert_eq!(claim(&deleting, false, at(1000)), Claim::Keep);
+    assert_eq!(claim(&deleting, true, at(1000)), Claim::Keep);
+}
+
+#[test]
+fn a_pod_mounts_a_claim_until_it_has_ended() {
+    let pod = |phase: &str, volume: Value| -> Pod {
+        from(json!({"spec": {"containers": [], "volumes": [volume]}, "status": {"phase": phase}}))
+    };
+    let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "m-g"}});
+    assert!(mounts(&pod("Running", volume.clone()), "m-g"));
+    assert!(mounts(&pod("Pending", volume.clone()), "m-g"));
+    assert!(!mounts(&pod("Succeeded", volume.clone()), "m-g"));
+    assert!(!mounts(&pod("Failed", volume.clone()), "m-g"));
+    assert!(!mounts(&pod("Running", volume), "m-other"));
+    assert!(!mounts(&pod("Running", json!({"name": "v", "emptyDir": {}})), "m-g"));
+}
