@@ -8,7 +8,7 @@ use anyhow::Result;
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use localmodel::api::{
@@ -152,6 +152,16 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         Ok(format!("hf://{repository}"))
     }
 
+    /// Makes a namespace of the test's own that enforces the pod security standard "restricted"; returns
+    /// its name.
+    pub async fn namespace(&self, name: &str) -> Result<String> {
+        let name = self.name(name);
+        let labels = "{pod-security.kubernetes.io/enforce: restricted}";
+        apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {labels}}}}}"))
+            .await?;
+        Ok(name)
+    }
+
     /// One of the test's caches as it is now.
     pub async fn get(&self, cache: &str) -> Result<Option<LocalModelCache>> {
         Ok(self.in_cluster::<LocalModelCache>().get_opt(&self.name(cache)).await?)
@@ -237,6 +247,8 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
     /// Removes all that the test made, as far as it is there.
     async fn remove(&self) -> Result<()> {
         self.hub.clear_faults(&self.prefix).await?;
+        // Services first: they guard their caches.
+        self.delete_all(self.in_cluster::<Namespace>()).await?;
         self.delete_all(self.in_cluster::<LocalModelCache>()).await?;
         self.delete_all(self.in_cluster::<ClusterStorageContainer>()).await?;
         self.delete_all(self.in_cluster::<LocalModelNodeGroup>()).await?;

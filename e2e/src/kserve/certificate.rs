@@ -26,7 +26,8 @@ impl Certificate {
     /// The cluster's, or a new one where it has none.
     pub(super) async fn in_cluster() -> Result<Self> {
         let (secret, _) = SERVERS[0];
-        let found = kubectl(&["get", "secret", secret, "-n", "kserve", "-o", "json", "--ignore-not-found"]).await?;
+        let found =
+            kubectl(&["get", "secret", secret, "-n", "kserve", "-o", "json", "--ignore-not-found"]).await?;
         if found.trim().is_empty() {
             return Self::new();
         }
@@ -43,7 +44,10 @@ impl Certificate {
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
         let certificate = parameters.self_signed(&key)?;
-        Ok(Self { certificate: base64(certificate.pem().as_bytes()), key: base64(key.serialize_pem().as_bytes()) })
+        Ok(Self {
+            certificate: base64(certificate.pem().as_bytes()),
+            key: base64(key.serialize_pem().as_bytes()),
+        })
     }
 
     /// The secrets that the servers mount.

@@ -19,9 +19,9 @@ pub(super) fn part(folder: &str, name: &str) -> Result<Part> {
     let text = readable(&format!("{folder}/{name}.yaml"))?;
     let (definitions, objects): (Vec<_>, Vec<_>) =
         text.split("\n---\n").partition(|document| document.contains("\nkind: CustomResourceDefinition\n"));
-    let objects = objects.into_iter().map(|document| {
-        serde_saphyr::from_str(document).with_context(|| format!("{name}.yaml: {document}"))
-    });
+    let objects = objects
+        .into_iter()
+        .map(|document| serde_saphyr::from_str(document).with_context(|| format!("{name}.yaml: {document}")));
     let objects = objects.collect::<Result<Vec<Value>>>()?;
     let kept = |object: &Value| {
         !object["apiVersion"].as_str().is_some_and(|version| version.starts_with("cert-manager.io/"))
@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn only_definitions_that_we_have_too_are_left_to_us() {
-        let definition = |name: &str| format!("kind: X\nmetadata:\n  name: {name}.serving.kserve.io\nspec:\n");
+        let definition =
+            |name: &str| format!("kind: X\nmetadata:\n  name: {name}.serving.kserve.io\nspec:\n");
         assert!(is_ours(&definition("localmodelnodes")));
         assert!(is_ours(&definition("clusterstoragecontainers")));
         assert!(!is_ours(&definition("inferenceservices")));
@@ -85,7 +86,8 @@ mod tests {
 
     #[test]
     fn a_controller_keeps_its_arguments_and_loses_proxy_and_election() {
-        let container = json!({"name": "manager", "command": ["/manager"], "args": ["--a", "--leader-elect"]});
+        let container =
+            json!({"name": "manager", "command": ["/manager"], "args": ["--a", "--leader-elect"]});
         let proxy = json!({"name": "kube-rbac-proxy"});
         let deployment =
             json!({"kind": "Deployment", "spec": {"template": {"spec": {"containers": [proxy, container]}}}});

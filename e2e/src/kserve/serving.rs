@@ -1,9 +1,12 @@
 //! What serves: runtimes with the stub, for InferenceServices and for LLMInferenceServices.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::command::run_with;
+use crate::command::{kubectl, run_with};
 
 /// A service that no cache matches, for asking whether KServe's webhooks answer.
 const PROBE: &str = "
@@ -69,4 +72,52 @@ pub(super) fn runtimes(image: &str) -> Vec<Value> {
             "spec": {"template": {"containers": [container("main", image, 8000)]}},
         }),
     ]
+}
+
+/// What a stub answers: the model as it read it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Answer {
+    /// The name under which it is served.
+    pub model: String,
+    /// The source that its manifest names.
+    pub source: String,
+    /// SHA-256 of each file, by its path.
+    pub files: BTreeMap<String, String>,
+}
+
+/// Asks a service over HTTP, through the API server.
+pub async fn ask(namespace: &str, service: &str, port: u16) -> Result<Answer> {
+    let path = format!("/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy/");
+    let answer = kubectl(&["get", "--raw", &path]).await?;
+    serde_json::from_str(&answer).with_context(|| format!("{service} answered {answer}"))
+}
+
+/// An InferenceService that serves a source with the stub.
+pub fn inference_service(namespace: &str, name: &str, source: &str) -> String {
+    format!(
+        "
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{predictor: {{model: {{modelFormat: {{name: huggingface}}, storageUri: '{source}'}}}}}}
+"
+    )
+}
+
+/// An LLMInferenceService that serves a source with the stub.
+pub fn llm_inference_service(namespace: &str, name: &str, source: &str) -> String {
+    format!(
+        "
+apiVersion: serving.kserve.io/v1alpha2
+kind: LLMInferenceService
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{model: {{uri: '{source}'}}}}
+"
+    )
+}
+
+/// Waits until a service of KServe's says that it is ready.
+pub async fn until_ready(kind: &str, namespace: &str, name: &str) -> Result<()> {
+    let object = format!("{kind}/{name}");
+    kubectl(&["wait", "--for=condition=Ready", &object, "-n", namespace, "--timeout=90s"]).await.map(drop)
 }

@@ -8,5 +8,7 @@ mod deletion;
 mod downloads;
 mod healing;
 mod kills;
+mod matching;
 mod nodes;
+mod services;
 mod walkthrough;

@@ -15,6 +15,8 @@ use localmodel_e2e::world::{World, alone};
 use localmodel_e2e::{audit, table};
 use serde_json::Value;
 
+use crate::services;
+
 #[tokio::test]
 async fn the_documented_walkthrough_happens_as_printed() {
     alone("walkthrough", |world| async move {
@@ -44,6 +46,8 @@ async fn walkthrough(world: &World) -> Result<()> {
     documented_steps(world).await?;
     ready_for_people().await?;
     files_are_the_hubs(world).await?;
+    // "Deploy InferenceService using the LocalModelCache"
+    services::documented(world).await?;
     quiet_for(Duration::from_mins(1)).await
 }
 
