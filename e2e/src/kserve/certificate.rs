@@ -64,7 +64,9 @@ impl Certificate {
 
     /// The objects, with this authority in their webhooks.
     pub(super) fn into_webhooks(&self, mut objects: Vec<Value>) -> Vec<Value> {
-        for webhook in objects.iter_mut().filter_map(|object| object["webhooks"].as_array_mut()).flatten() {
+        for webhook in
+            objects.iter_mut().filter_map(|object| object.get_mut("webhooks")?.as_array_mut()).flatten()
+        {
             webhook["clientConfig"]["caBundle"] = self.certificate.clone().into();
         }
         objects
