@@ -4,7 +4,9 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::command::{kubectl, on_node, root};
+use crate::command::{apply, kubectl, on_node, root, run_with};
+use crate::kserve::serving::until_ready;
+use crate::world::namespace;
 
 /// The documented cache.
 pub const CACHE: &str = "meta-llama3-8b-instruct";
@@ -85,6 +87,23 @@ async fn gpus(node: &str, count: Option<&str>) -> Result<()> {
     let gpus = json!({"nvidia.com/gpu": count});
     let status = json!({"status": {"capacity": gpus, "allocatable": gpus}}).to_string();
     kubectl(&["patch", "node", node, "--subresource=status", "--type=merge", "-p", &status]).await.map(drop)
+}
+
+/// Applies the documented service in a namespace that enforces the pod security standard "restricted", and
+/// waits until it is ready.
+pub async fn serve(image: &str) -> Result<()> {
+    apply(&namespace(SERVICES)).await?;
+    let service = object(image, "inference-service.yaml")?;
+    run_with("kubectl", &["apply", "-n", SERVICES, "-f", "-"], &service).await?;
+    until_ready("inferenceservice", SERVICES, SERVICE).await
+}
+
+/// Deletes the documented service and waits until its pods have gone, as far as it is there.
+pub async fn delete_service() -> Result<()> {
+    let service =
+        ["delete", "inferenceservice", SERVICE, "-n", SERVICES, "--ignore-not-found", "--timeout=90s"];
+    kubectl(&service).await?;
+    kubectl(&["wait", "--for=delete", "pods", "--all", "-n", SERVICES, "--timeout=90s"]).await.map(drop)
 }
 
 /// Takes everything of the walkthrough away, as far as it is there.

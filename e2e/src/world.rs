@@ -79,6 +79,17 @@ fn or_panic<T>(what: &str, result: Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{what}: {error:#}"))
 }
 
+/// The manifest of a namespace that enforces the pod security standard "restricted".
+pub fn namespace(name: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}
+"
+    )
+}
+
 impl World {
     /// Makes the test's node group, with its own folder on both workers. Nodes join it by [`Self::join`].
     pub async fn group(&self) -> Result<()> {
@@ -152,13 +163,10 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         Ok(format!("hf://{repository}"))
     }
 
-    /// Makes a namespace of the test's own that enforces the pod security standard "restricted"; returns
-    /// its name.
+    /// Makes a namespace of the test's own; returns its name.
     pub async fn namespace(&self, name: &str) -> Result<String> {
         let name = self.name(name);
-        let labels = "{pod-security.kubernetes.io/enforce: restricted}";
-        apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {labels}}}}}"))
-            .await?;
+        apply(&namespace(&name)).await?;
         Ok(name)
     }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::command::{kubectl, run_with};
+use crate::setup::Setup;
 
 /// A service that no cache matches, for asking whether KServe's webhooks answer.
 const PROBE: &str = "
@@ -39,19 +40,25 @@ pub fn container(name: &str, image: &str, port: u16) -> Value {
             "limits": {"cpu": "1", "memory": "128Mi"},
         },
         "readinessProbe": {"httpGet": {"path": "/", "port": port}, "periodSeconds": 1},
-        "securityContext": {
-            "runAsNonRoot": true,
-            "runAsUser": 1000,
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted(),
     })
 }
 
-/// The runtime that is found for the format `huggingface`, and the preset of LLMInferenceServices.
-pub(super) fn runtimes(image: &str) -> Vec<Value> {
+fn restricted() -> Value {
+    json!({
+        "runAsNonRoot": true,
+        "runAsUser": 1000,
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    })
+}
+
+/// The runtime that is found for the format `huggingface`, the preset of LLMInferenceServices, and what
+/// downloads in the pods of a service that no cache matches.
+pub(super) fn runtimes(setup: &Setup) -> Vec<Value> {
+    let image = &setup.stub;
     let mut server = container("kserve-container", image, 8080);
     server["args"] = json!(["--model_name={{.Name}}"]);
     vec![
@@ -70,6 +77,24 @@ pub(super) fn runtimes(image: &str) -> Vec<Value> {
             "kind": "LLMInferenceServiceConfig",
             "metadata": {"name": "kserve-config-llm-template", "namespace": "kserve"},
             "spec": {"template": {"containers": [container("main", image, 8000)]}},
+        }),
+        json!({
+            "apiVersion": "serving.kserve.io/v1alpha1",
+            "kind": "ClusterStorageContainer",
+            "metadata": {"name": "hf-hub-in-the-pod"},
+            "spec": {
+                "workloadType": "initContainer",
+                "supportedUriFormats": [{"prefix": "hf://"}],
+                "container": {
+                    "name": "storage-initializer",
+                    "image": setup.image,
+                    "env": [
+                        {"name": "HF_ENDPOINT", "value": "http://hub:8080"},
+                        {"name": "HF_TOKEN", "value": localmodel_hub::TOKEN},
+                    ],
+                    "securityContext": restricted(),
+                },
+            },
         }),
     ]
 }

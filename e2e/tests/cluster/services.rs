@@ -5,10 +5,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use localmodel::api::{LocalModelCache, NamespacedName};
-use localmodel_e2e::command::{apply, kubectl, on_node, run_with};
+use localmodel_e2e::command::{apply, kubectl, on_node};
 use localmodel_e2e::kserve::serving::{Answer, ask, inference_service, llm_inference_service, until_ready};
 use localmodel_e2e::wait::until;
-use localmodel_e2e::walkthrough::{CACHE, KEY, NODE, SERVICE, SERVICES, SOURCE, object};
+use localmodel_e2e::walkthrough::{CACHE, KEY, NODE, SERVICE, SERVICES, SOURCE, serve};
 use localmodel_e2e::world::{WORKERS, World, beside_others};
 
 /// The last step of the walkthrough, and a second service of another namespace. The cache is warm.
@@ -16,10 +16,7 @@ pub(crate) async fn documented(world: &World) -> Result<()> {
     let repository = SOURCE.strip_prefix("hf://").context("a source on the hub")?;
     let files = world.hub.files(repository, "main").await?;
     world.hub.clear_requests(repository).await?;
-    apply(&restricted(SERVICES)).await?;
-    let service = object(&world.setup.image, "inference-service.yaml")?;
-    run_with("kubectl", &["apply", "-n", SERVICES, "-f", "-"], &service).await?;
-    until_ready("inferenceservice", SERVICES, SERVICE).await?;
+    serve(&world.setup.image).await?;
     let answer = ask(SERVICES, &format!("{SERVICE}-predictor"), 80).await?;
     let wanted = Answer { model: "llama3".into(), source: SOURCE.into(), files: files.clone() };
     ensure!(answer == wanted, "answered {answer:#?}, not {wanted:#?}");
@@ -32,20 +29,9 @@ pub(crate) async fn documented(world: &World) -> Result<()> {
     let asked = world.hub.requests(repository).await?;
     ensure!(asked.is_empty(), "the hub was asked: {asked:?}");
 
-    listed(world, &[format!("{other}/second"), format!("{SERVICES}/{SERVICE}")]).await?;
+    listed(world, &[format!("{SERVICES}/{SERVICE}"), format!("{other}/second")]).await?;
     kubectl(&["delete", "inferenceservice", "second", "-n", &other]).await?;
     kubectl(&["delete", "inferenceservice", SERVICE, "-n", SERVICES]).await.map(drop)
-}
-
-/// The manifest of a namespace that enforces the pod security standard "restricted".
-fn restricted(name: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Namespace
-metadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}
-"
-    )
 }
 
 /// What the pods of these namespaces have mounted is one folder of the node's disk: same device, same inode.
