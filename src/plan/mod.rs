@@ -14,6 +14,7 @@ pub mod names;
 pub mod pass;
 pub mod patch;
 pub mod selector;
+pub mod uninstall;
 pub mod users;
 pub mod volumes;
 
