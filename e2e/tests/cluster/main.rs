@@ -7,6 +7,7 @@ mod bad_objects;
 mod deletion;
 mod downloads;
 mod healing;
+mod install;
 mod kills;
 mod nodes;
 mod walkthrough;
