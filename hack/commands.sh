@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # the variables are those of hack/cluster
-# The commands built from pinned Go modules (hack/tools): kind in any case, kubectl where the
+# The commands built from pinned Go modules (hack/tools): kind and helm in any case, kubectl where the
 # machine has none, KServe for the tests, and all of Kubernetes where no node image can be had.
 
 module_version() { # module_version TOOLS MODULE: the version that hack/tools/TOOLS/go.mod pins
@@ -27,6 +27,8 @@ kubernetes_stamp() { # the linker flags that tell the commands their version
 }
 
 build_kind() { go_build kind kind '' "$1/" sigs.k8s.io/kind; }
+
+build_helm() { go_build helm 'helm (two minutes)' '' "$1/" helm.sh/helm/v3/cmd/helm; }
 
 build_kubectl() { go_build kubernetes "kubectl (two minutes)" "$(kubernetes_stamp)" "$1/" k8s.io/kubernetes/cmd/kubectl; }
 
@@ -78,6 +80,16 @@ ensure_client_commands() { # kind and kubectl, for a machine whose Docker works
     command_stage kind kind
     offer "$commands/kind"
     machine_has kubectl && return
+    command_stage kubectl kubernetes
+    offer "$commands/kubectl"
+}
+
+ensure_manifest_commands() { # helm and kubectl, which render manifests without a cluster
+    local commands
+    ensure_go
+    command_stage helm helm
+    offer "$commands/helm"
+    have kubectl && return
     command_stage kubectl kubernetes
     offer "$commands/kubectl"
 }

@@ -10,6 +10,7 @@ pub mod live_config;
 pub mod operator;
 pub mod plan;
 pub mod telemetry;
+pub mod uninstall;
 pub mod watch;
 
 /// Ends when the process is asked to stop (SIGTERM or SIGINT).

@@ -34,7 +34,7 @@ const DEPLOYMENTS: [(&str, &str, &str); 2] = [
 
 /// Brings KServe up, or leaves it as it is when it is what it should be.
 pub(crate) async fn install(setup: &Setup) -> Result<()> {
-    let folder = run("hack/cluster", &["kserve"]).await?.trim().to_owned();
+    let folder = folder().await?;
     let rest = [settings::config_map(&folder, &setup.image)?, serving::runtimes(setup)].concat();
     let marker = marker(&folder, &rest);
     if installed().await.ok().as_deref() != Some(&marker) {
@@ -96,6 +96,11 @@ async fn install_anew(folder: &str, rest: Vec<Value>) -> Result<()> {
     // A controller that is Ready still refuses connections for a moment.
     until("KServe's webhooks", || async { apply_as(MANAGER, &list(&runtimes)).await.map(Some) }).await?;
     until("KServe's defaulting", || async { serving::probe().await.map(Some) }).await
+}
+
+/// The folder of KServe's commands and manifests, which `hack/cluster up` made.
+async fn folder() -> Result<String> {
+    Ok(run("hack/cluster", &["kserve"]).await?.trim().to_owned())
 }
 
 /// The image of one of KServe's commands, on every node.

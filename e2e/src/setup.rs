@@ -9,7 +9,7 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt, ReuseDirective};
 use tokio::sync::OnceCell;
 
-use crate::command::{apply, kubectl, root, run, run_with};
+use crate::command::{apply, apply_as, kubectl, root, run};
 use crate::{kserve, walkthrough};
 
 /// What stands ready.
@@ -43,7 +43,7 @@ async fn make() -> Result<Setup> {
     let hub = start_hub(&image_of("localmodel-hub").await?).await?;
     let port = hub.get_host_port_ipv4(8082.tcp()).await.context("the hub's control port")?;
     let setup = Setup { image, stub, control: format!("http://127.0.0.1:{port}"), _container: hub };
-    install(&setup).await?;
+    install(&setup.image).await?;
     kserve::install(&setup).await.context("installing KServe")?;
     Ok(setup)
 }
@@ -82,19 +82,35 @@ async fn start_hub(image: &str) -> Result<ContainerAsync<GenericImage>> {
         .context("starting the hub")
 }
 
+/// The objects of a folder with this image, as the README tells people to render them.
+pub async fn manifests(folder: &str, image: &str) -> Result<String> {
+    let manifests = kubectl(&["kustomize", folder]).await?;
+    Ok(manifests.replace("image: localmodel\n", &format!("image: {image}\n")))
+}
+
 /// Installs the operator from our manifests, and the documented settings.
-async fn install(setup: &Setup) -> Result<()> {
-    let manifests = kubectl(&["kustomize", "deploy/standalone"]).await?;
-    let manifests = manifests.replace("image: localmodel\n", &format!("image: {}\n", setup.image));
+pub async fn install(image: &str) -> Result<()> {
+    let manifests = manifests("deploy/standalone", image).await?;
     // The definitions are too long for the annotation of a client-side apply.
-    let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-    run_with("kubectl", &arguments, &manifests).await.context("installing")?;
-    apply(&walkthrough::config_map(&setup.image)?).await?;
-    apply(&walkthrough::object(&setup.image, "hf-secret.yaml")?).await?;
-    apply(&walkthrough::object(&setup.image, "cluster-storage-container.yaml")?).await?;
+    apply_as("kubectl", &manifests).await.context("installing")?;
+    apply(&walkthrough::config_map(image)?).await?;
+    apply(&walkthrough::object(image, "hf-secret.yaml")?).await?;
+    apply(&walkthrough::object(image, "cluster-storage-container.yaml")?).await?;
     let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=120s"];
     kubectl(&rollout)
         .await
         .with_context(|| format!("waiting for the operator, from {}", root().display()))?;
     Ok(())
+}
+
+/// Puts definitions in place of those that are there.
+pub async fn define(definitions: &str) -> Result<()> {
+    apply_as("kubectl", definitions).await.map(drop)
+}
+
+/// Starts the operator anew, so that it forgets what the definitions before kept.
+pub async fn restart_operator() -> Result<()> {
+    kubectl(&["rollout", "restart", "-n", "kserve", "deployment/localmodel-operator"]).await?;
+    let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=60s"];
+    kubectl(&rollout).await.map(drop)
 }

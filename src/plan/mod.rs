@@ -16,6 +16,7 @@ pub mod patch;
 pub mod rivals;
 pub mod selector;
 pub mod serving;
+pub mod uninstall;
 pub mod users;
 pub mod volumes;
 

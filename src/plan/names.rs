@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::api::source::{is_hex, is_storage_key};
+
 /// The field manager of every write, and the value of the managed-by label.
 pub const MANAGER: &str = "localmodel";
 
@@ -69,6 +71,14 @@ pub const MOUNT_PATH: &str = "/mnt/models";
 pub const JOB_CONTAINER: &str = "kserve-localmodel-download";
 /// The service account of agents.
 pub const AGENT_ACCOUNT: &str = "localmodel-agent";
+/// The operator's Deployment, and the `app.kubernetes.io/name` of its pods.
+pub const OPERATOR: &str = "localmodel-operator";
+/// The Service in front of the operator's webhooks.
+pub const WEBHOOK_SERVICE: &str = "localmodel-webhook";
+/// The configuration of validating webhooks: KServe's own name, taken over (D6).
+pub const VALIDATING_WEBHOOKS: &str = "localmodelcache.serving.kserve.io";
+/// The configuration of mutating webhooks.
+pub const MUTATING_WEBHOOKS: &str = "localmodel.serving.kserve.io";
 
 /// The folder of complete copies, below a disk's root or a namespace's.
 pub const MODELS: &str = "models";
@@ -166,6 +176,14 @@ pub fn full_names(labels: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
 /// The node label that says a copy is complete.
 pub fn warm_label(storage_key: &str) -> String {
     format!("{WARM_PREFIX}{storage_key}")
+}
+
+/// Whether a node label says that a copy is complete: a storage key after the prefix and, for a namespace
+/// cache, a dash and eight hexadecimal digits of its namespace.
+pub fn is_warm_label(label: &str) -> bool {
+    let Some(name) = label.strip_prefix(WARM_PREFIX) else { return false };
+    let (key, namespace) = name.split_once('-').map_or((name, None), |(key, tail)| (key, Some(tail)));
+    is_storage_key(key) && namespace.is_none_or(|tail| tail.len() == 8 && is_hex(tail))
 }
 
 /// The plain join where it fits, else [`hashed`].
