@@ -8,8 +8,8 @@ demo: build
     hack/cluster up
     hack/cluster run target/*/debug/demo
 
-# Everything that CI checks: lints, dependencies, unit tests, the hub's proof, the cluster's tests
-test: lint deny unit hub-proof e2e
+# Everything that CI checks: lints, dependencies, unit tests, the hub's proof, the cluster's tests, rights
+test: lint deny unit hub-proof e2e rights
 
 # Formatting and lints, warnings denied
 lint:
@@ -22,7 +22,7 @@ deny:
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
-    cargo test --workspace --lib --bins --test download --test wait --test walkthrough --test protocol --test control --test binary
+    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test walkthrough --test install --test protocol --test control --test binary
 
 # The real huggingface_hub downloads from the mock hub
 hub-proof: build
@@ -32,6 +32,10 @@ hub-proof: build
 e2e *ARGS: build
     hack/cluster up
     hack/cluster run cargo test --workspace --test cluster -- --test-threads 8 {{ARGS}}
+
+# Whether each right of our accounts was used, and none was missing, in a whole run of e2e before
+rights: build
+    hack/cluster run cargo test --workspace --test rights
 
 # Builds everything once, for tests, demo and images alike
 build:

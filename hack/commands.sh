@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154 # the variables are those of hack/cluster
-# The commands built from pinned Go modules (hack/tools): kind in any case, kubectl where the
-# machine has none, and all of Kubernetes where no node image can be had.
+# The commands built from pinned Go modules (hack/tools): kind and helm in any case, kubectl where the
+# machine has none, KServe for the tests, and all of Kubernetes where no node image can be had.
 
 module_version() { # module_version TOOLS MODULE: the version that hack/tools/TOOLS/go.mod pins
     awk -v module="$2" '$1 == module { print $2 }' "$hack/tools/$1/go.mod"
@@ -28,6 +28,8 @@ kubernetes_stamp() { # the linker flags that tell the commands their version
 
 build_kind() { go_build kind kind '' "$1/" sigs.k8s.io/kind; }
 
+build_helm() { go_build helm 'helm (two minutes)' '' "$1/" helm.sh/helm/v3/cmd/helm; }
+
 build_kubectl() { go_build kubernetes "kubectl (two minutes)" "$(kubernetes_stamp)" "$1/" k8s.io/kubernetes/cmd/kubectl; }
 
 build_coredns() { go_build coredns 'CoreDNS (two minutes)' '' "$1/" github.com/coredns/coredns; }
@@ -36,6 +38,24 @@ build_kubernetes() {
     go_build kubernetes "Kubernetes (five to ten minutes, once)" "$(kubernetes_stamp)" "$1/" \
         k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy,kubelet,kubeadm,kubectl}
     go_build kubernetes etcd '' "$1/etcd" go.etcd.io/etcd/server/v3
+}
+
+# KServe, the neighbour of the tests, for the nodes: four commands and, beside them, its manifests as
+# kustomize renders them. It is built in its module's own folder, where its own go.sum pins the rest.
+build_kserve() {
+    local folder part
+    folder=$(cd "$hack/tools/kserve" && GOWORK=off go mod download -json github.com/kserve/kserve |
+        sed -n 's/^[[:space:]]*"Dir": "\(.*\)",$/\1/p')
+    [[ -d $folder ]] || die "cannot have the Go module github.com/kserve/kserve"
+    (
+        cd "$folder" || exit
+        export CGO_ENABLED=0 GOOS=linux GOFLAGS='' GOWORK=off
+        patiently "building KServe from its Go module (two minutes)" "$logs/go-kserve.log" \
+            nice -n 5 go build -trimpath -ldflags "-s -w" -o "$1/" ./cmd/{manager,llmisvc,localmodel,localmodelnode}
+    )
+    for part in default llmisvc localmodels configmap; do
+        kubectl kustomize "$folder/config/$part" >"$1/$part.yaml"
+    done
 }
 
 command_stage() { # command_stage NAME TOOLS: builds what is missing and sets $commands to its folder
@@ -60,6 +80,16 @@ ensure_client_commands() { # kind and kubectl, for a machine whose Docker works
     command_stage kind kind
     offer "$commands/kind"
     machine_has kubectl && return
+    command_stage kubectl kubernetes
+    offer "$commands/kubectl"
+}
+
+ensure_manifest_commands() { # helm and kubectl, which render manifests without a cluster
+    local commands
+    ensure_go
+    command_stage helm helm
+    offer "$commands/helm"
+    have kubectl && return
     command_stage kubectl kubernetes
     offer "$commands/kubectl"
 }

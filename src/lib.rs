@@ -10,6 +10,7 @@ pub mod live_config;
 pub mod operator;
 pub mod plan;
 pub mod telemetry;
+pub mod uninstall;
 pub mod wait;
 pub mod watch;
 pub mod webhook;

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use localmodel::error::{Doing, Error};
 use localmodel::plan::agent::HEALTH_PORT;
 use localmodel::plan::names::MOUNT_PATH;
-use localmodel::{agent, api, download, operator, telemetry, wait};
+use localmodel::{agent, api, download, operator, telemetry, uninstall, wait};
 
 /// Keeps LLM weights warm on the local disks of Kubernetes nodes.
 #[derive(Parser)]
@@ -62,6 +63,16 @@ enum Command {
     Download(download::Args),
     /// Hold a pod back until the copy that it uses is complete.
     Wait(wait::Args),
+    /// Stop the operator and take agents, their volumes, warm labels and webhooks away; files, caches and
+    /// all other volumes stay.
+    Uninstall {
+        /// The operator's namespace.
+        #[arg(long, env = "POD_NAMESPACE", default_value = "kserve")]
+        namespace: String,
+        /// How many seconds it may take.
+        #[arg(long, value_name = "SECONDS", default_value_t = 240)]
+        limit: u64,
+    },
     /// Print the custom resource definitions, or write each into a file of a folder.
     Crds {
         /// The folder.
@@ -87,6 +98,9 @@ async fn main() -> ExitCode {
         }
         Command::Agent { node_group: group, node, namespace, image, root, health_port } => {
             run_agent(agent::Settings { node, group, namespace, image, root, health_port }).await
+        }
+        Command::Uninstall { namespace, limit } => {
+            run_uninstall(uninstall::Settings { namespace, limit: Duration::from_secs(limit) }).await
         }
     };
     match result {
@@ -114,6 +128,11 @@ async fn run_operator(settings: operator::Settings) -> Result<(), Error> {
 async fn run_agent(settings: agent::Settings) -> Result<(), Error> {
     let client = kube::Client::try_default().await.doing(|| "connecting to the cluster".into())?;
     agent::run(client, settings).await
+}
+
+async fn run_uninstall(settings: uninstall::Settings) -> Result<(), Error> {
+    let client = kube::Client::try_default().await.doing(|| "connecting to the cluster".into())?;
+    uninstall::run(client, &settings, |line| println!("{line}")).await
 }
 
 fn crds(out: Option<&Path>) -> Result<(), Error> {

@@ -1,18 +1,24 @@
-//! The API server's audit log: who wrote what.
+//! The API server's audit log: what our accounts asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::command::on_node;
 
-const LOG: &str = "/var/log/kubernetes/kube-apiserver-audit.log";
+/// The log, and what was rotated out of it.
+const LOGS: &str = "/var/log/kubernetes/kube-apiserver-audit*.log";
+/// What each line of ours contains.
+const ACCOUNTS: &str = "system:serviceaccount:kserve:localmodel";
+/// The verbs that change nothing, as they stand in a line.
+const READS: &str = r#""verb":"(get|list|watch)""#;
 
-/// A write that the API server saw.
+/// A request that the API server saw.
 #[derive(Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
-pub struct Write {
+pub struct Request {
     /// Its identity.
     #[serde(rename = "auditID")]
     pub audit_id: String,
@@ -23,21 +29,52 @@ pub struct Write {
     pub request_uri: String,
     /// Who asked.
     pub user: User,
+    /// What was asked for; a name is there for a list or watch of one object too.
+    #[serde(default)]
+    pub object_ref: Object,
+    /// When it came.
+    #[serde(rename = "requestReceivedTimestamp")]
+    pub received: Timestamp,
+    /// Among others whether it was allowed, and why.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Who asked.
-#[derive(Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct User {
     /// The user's name.
     pub username: String,
 }
 
-/// All writes of our operator and agents so far, leases excepted.
-pub async fn writes() -> Result<BTreeSet<Write>> {
-    // Only the lines of our accounts leave the node: the whole log is long.
-    let log =
-        on_node("kind-control-plane", &format!("grep system:serviceaccount:kserve:localmodel {LOG} || true"))
-            .await?;
-    let writes = log.lines().filter_map(|line| serde_json::from_str::<Write>(line).ok());
+/// What was asked for; what does not apply is empty.
+#[derive(Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Object {
+    /// The group; empty for the core.
+    pub api_group: String,
+    /// The plural.
+    pub resource: String,
+    /// The part of the object.
+    pub subresource: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+/// All requests of our accounts since a time.
+pub async fn requests(since: Timestamp) -> Result<Vec<Request>> {
+    let lines = on_node("kind-control-plane", &format!("grep -h {ACCOUNTS} {LOGS} || true")).await?;
+    let requests = lines.lines().filter_map(|line| serde_json::from_str::<Request>(line).ok());
+    Ok(requests.filter(|request| request.received >= since).collect())
+}
+
+/// All writes of our accounts so far, leases excepted.
+pub async fn writes() -> Result<BTreeSet<Request>> {
+    // Only these lines leave the node: the whole log is long.
+    let script = format!("grep -h {ACCOUNTS} {LOGS} | grep -Ev '{READS}' || true");
+    let lines = on_node("kind-control-plane", &script).await?;
+    let writes = lines.lines().filter_map(|line| serde_json::from_str::<Request>(line).ok());
     Ok(writes.filter(|write| !write.request_uri.contains("/leases/")).collect())
 }

@@ -57,6 +57,13 @@ pub async fn apply(yaml: &str) -> Result<String> {
     run_with("kubectl", &["apply", "-f", "-"], yaml).await
 }
 
+/// Applies manifests on the server, as one who owns the fields in them.
+pub async fn apply_as(manager: &str, manifests: &str) -> Result<String> {
+    let manager = format!("--field-manager={manager}");
+    run_with("kubectl", &["apply", "--server-side", "--force-conflicts", &manager, "-f", "-"], manifests)
+        .await
+}
+
 /// A shell command on a node of the cluster.
 pub async fn on_node(node: &str, script: &str) -> Result<String> {
     run("docker", &["exec", node, "sh", "-c", script]).await

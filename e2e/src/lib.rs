@@ -4,6 +4,8 @@
 pub mod audit;
 pub mod command;
 pub mod dump;
+pub mod kserve;
+pub mod rights;
 pub mod setup;
 pub mod table;
 pub mod wait;

@@ -1,5 +1,5 @@
 //! What all tests share: our images on the nodes, the hub, the installed operator, the documented
-//! settings. Made once in a process, and cheap when it is there already.
+//! settings, KServe. Made once in a process, and cheap when it is there already.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,17 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt, ReuseDirective};
 use tokio::sync::OnceCell;
 
-use crate::command::{apply, kubectl, root, run, run_with};
+use crate::command::{apply, apply_as, kubectl, root, run, run_with};
 use crate::wait::until;
-use crate::walkthrough;
+use crate::{kserve, walkthrough};
 
 /// What stands ready.
 #[derive(Debug)]
 pub struct Setup {
     /// Our image, on every node.
     pub image: String,
+    /// The image of the stub server, on every node.
+    pub stub: String,
     /// The address of the hub's control port.
     pub control: String,
     _container: ContainerAsync<GenericImage>,
@@ -37,11 +39,13 @@ async fn make() -> Result<Setup> {
         .await
         .context("no cluster: run `hack/cluster up` and `eval \"$(hack/cluster env)\"`")?;
     let image = image_of("localmodel").await?;
-    run("hack/cluster", &["load", &image]).await?;
+    let stub = image_of("localmodel-stub").await?;
+    run("hack/cluster", &["load", &image, &stub]).await?;
     let hub = start_hub(&image_of("localmodel-hub").await?).await?;
     let port = hub.get_host_port_ipv4(8082.tcp()).await.context("the hub's control port")?;
-    let setup = Setup { image, control: format!("http://127.0.0.1:{port}"), _container: hub };
-    install(&setup).await?;
+    let setup = Setup { image, stub, control: format!("http://127.0.0.1:{port}"), _container: hub };
+    install(&setup.image).await?;
+    kserve::install(&setup).await.context("installing KServe")?;
     Ok(setup)
 }
 
@@ -79,16 +83,20 @@ async fn start_hub(image: &str) -> Result<ContainerAsync<GenericImage>> {
         .context("starting the hub")
 }
 
+/// The objects of a folder with this image, as the README tells people to render them.
+pub async fn manifests(folder: &str, image: &str) -> Result<String> {
+    let manifests = kubectl(&["kustomize", folder]).await?;
+    Ok(manifests.replace("image: localmodel\n", &format!("image: {image}\n")))
+}
+
 /// Installs the operator from our manifests, and the documented settings.
-async fn install(setup: &Setup) -> Result<()> {
-    let manifests = kubectl(&["kustomize", "deploy/standalone"]).await?;
-    let manifests = manifests.replace("image: localmodel\n", &format!("image: {}\n", setup.image));
+pub async fn install(image: &str) -> Result<()> {
+    let manifests = manifests("deploy/standalone", image).await?;
     // The definitions are too long for the annotation of a client-side apply.
-    let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-    run_with("kubectl", &arguments, &manifests).await.context("installing")?;
-    apply(&walkthrough::config_map(&setup.image)?).await?;
-    apply(&walkthrough::object(&setup.image, "hf-secret.yaml")?).await?;
-    apply(&walkthrough::object(&setup.image, "cluster-storage-container.yaml")?).await?;
+    apply_as("kubectl", &manifests).await.context("installing")?;
+    apply(&walkthrough::config_map(image)?).await?;
+    apply(&walkthrough::object(image, "hf-secret.yaml")?).await?;
+    apply(&walkthrough::object(image, "cluster-storage-container.yaml")?).await?;
     let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=120s"];
     kubectl(&rollout)
         .await
@@ -110,4 +118,16 @@ spec: {sourceModelUri: 'hf://are/you-there', modelSize: 1Gi, nodeGroups: [nowher
     })
     .await
     .map(drop)
+}
+
+/// Puts definitions in place of those that are there.
+pub async fn define(definitions: &str) -> Result<()> {
+    apply_as("kubectl", definitions).await.map(drop)
+}
+
+/// Starts the operator anew, so that it forgets what the definitions before kept.
+pub async fn restart_operator() -> Result<()> {
+    kubectl(&["rollout", "restart", "-n", "kserve", "deployment/localmodel-operator"]).await?;
+    let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=60s"];
+    kubectl(&rollout).await.map(drop)
 }

@@ -2,8 +2,11 @@
 //! neither the real hub nor a registry.
 
 use anyhow::Result;
+use serde_json::json;
 
-use crate::command::{kubectl, on_node, root};
+use crate::command::{apply, kubectl, on_node, root, run_with};
+use crate::kserve::serving::until_ready;
+use crate::world::namespace;
 
 /// The documented cache.
 pub const CACHE: &str = "meta-llama3-8b-instruct";
@@ -15,6 +18,10 @@ pub const KEY: &str = "c277d78a31bc6624";
 pub const GROUP: &str = "workers";
 /// The documented node.
 pub const NODE: &str = "kind-worker";
+/// The documented service.
+pub const SERVICE: &str = "huggingface-llama3";
+/// A namespace for it; the documentation leaves that to its reader.
+pub const SERVICES: &str = "walkthrough";
 /// The namespace of download Jobs.
 pub const JOBS: &str = "kserve-localmodel-jobs";
 
@@ -47,6 +54,8 @@ pub fn substitutions(image: &str) -> Vec<(&'static str, String, &'static str)> {
             "\"enabled\": true, \"reconcilationFrequencyInSecs\": 5,".into(),
             "the agents' interval: a vanished folder is noticed in seconds, not in a minute",
         ),
+        ("cpu: \"6\"", "cpu: 10m".into(), "the service's processors: a laptop has no six to spare"),
+        ("memory: 24Gi", "memory: 64Mi".into(), "its memory: the generated weights are small"),
     ]
 }
 
@@ -64,21 +73,52 @@ pub fn config_map(image: &str) -> Result<String> {
     ))
 }
 
-/// Gives a node the label by which the documented group finds it, as though it had that GPU.
+/// Gives a node the label by which the documented group finds it, and the GPUs that the documented service
+/// asks for, as though it had them.
 pub async fn label(node: &str) -> Result<()> {
+    gpus(node, Some("8")).await?;
     kubectl(&["label", "node", node, "--overwrite", "nvidia.com/gpu-product=NVIDIA-A100-SXM4-80GB"])
         .await
         .map(drop)
 }
 
+/// Advertises so many GPUs on a node, as a device plugin does.
+async fn gpus(node: &str, count: Option<&str>) -> Result<()> {
+    let gpus = json!({"nvidia.com/gpu": count});
+    let status = json!({"status": {"capacity": gpus, "allocatable": gpus}}).to_string();
+    kubectl(&["patch", "node", node, "--subresource=status", "--type=merge", "-p", &status]).await.map(drop)
+}
+
+/// Applies the documented service in a namespace that enforces the pod security standard "restricted", and
+/// waits until it is ready.
+pub async fn serve(image: &str) -> Result<()> {
+    apply(&namespace(SERVICES)).await?;
+    let service = object(image, "inference-service.yaml")?;
+    run_with("kubectl", &["apply", "-n", SERVICES, "-f", "-"], &service).await?;
+    until_ready("inferenceservice", SERVICES, SERVICE).await
+}
+
+/// Deletes the documented service and waits until its pods have gone, as far as it is there.
+pub async fn delete_service() -> Result<()> {
+    let service =
+        ["delete", "inferenceservice", SERVICE, "-n", SERVICES, "--ignore-not-found", "--timeout=90s"];
+    kubectl(&service).await?;
+    kubectl(&["wait", "--for=delete", "pods", "--all", "-n", SERVICES, "--timeout=90s"]).await.map(drop)
+}
+
 /// Takes everything of the walkthrough away, as far as it is there.
 pub async fn remove() -> Result<()> {
+    let service =
+        ["delete", "inferenceservice", SERVICE, "-n", SERVICES, "--ignore-not-found", "--timeout=90s"];
+    kubectl(&service).await?;
+    kubectl(&["delete", "namespace", SERVICES, "--ignore-not-found", "--timeout=90s"]).await?;
     kubectl(&["delete", "localmodelcache", CACHE, "--ignore-not-found", "--timeout=90s"]).await?;
     kubectl(&["wait", "--for=delete", "pvc", CACHE, "-n", JOBS, "--timeout=90s"]).await?;
     kubectl(&["wait", "--for=delete", "pv", &format!("{CACHE}-download"), "--timeout=90s"]).await?;
     kubectl(&["delete", "localmodelnodegroup", GROUP, "--ignore-not-found", "--timeout=90s"]).await?;
     kubectl(&["wait", "--for=delete", "pv", "workers-agent", "--timeout=90s"]).await?;
     for node in [NODE, "kind-worker2"] {
+        gpus(node, None).await?;
         kubectl(&["label", "node", node, "nvidia.com/gpu-product-", &format!("localmodel.kserve.io/{KEY}-")])
             .await?;
         on_node(node, &format!("rm -rf /models/models/{KEY} /models/incoming/{KEY}")).await?;

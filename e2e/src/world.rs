@@ -83,6 +83,17 @@ fn or_panic<T>(what: &str, result: Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{what}: {error:#}"))
 }
 
+/// The manifest of a namespace that enforces the pod security standard "restricted".
+pub fn namespace(name: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}
+"
+    )
+}
+
 impl World {
     /// Makes the test's node group, with its own folder on both workers. Nodes join it by [`Self::join`].
     pub async fn group(&self) -> Result<()> {
@@ -153,14 +164,7 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
     /// name.
     pub async fn namespace(&self, name: &str) -> Result<String> {
         let name = self.name(name);
-        apply(&format!(
-            "
-apiVersion: v1
-kind: Namespace
-metadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}
-"
-        ))
-        .await?;
+        apply(&namespace(&name)).await?;
         Ok(name)
     }
 
@@ -308,6 +312,7 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
     /// Removes all that the test made, as far as it is there.
     async fn remove(&self) -> Result<()> {
         self.hub.clear_faults(&self.prefix).await?;
+        // Services first: they guard their caches.
         self.delete_all(self.in_cluster::<Namespace>()).await?;
         self.delete_all(self.in_cluster::<LocalModelCache>()).await?;
         self.delete_all(self.in_cluster::<ClusterStorageContainer>()).await?;

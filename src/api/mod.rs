@@ -9,7 +9,7 @@ pub mod quantity;
 pub mod source;
 pub mod storage_container;
 
-pub use cache::{CacheSpec, CacheStatus, LocalModelCache, LocalModelNamespaceCache};
+pub use cache::{CacheSpec, CacheStatus, LocalModelCache, LocalModelNamespaceCache, NamespacedName};
 pub use node::{LocalModelNode, ModelEntry, ModelStatus};
 pub use node_group::LocalModelNodeGroup;
 pub use storage_container::ClusterStorageContainer;

@@ -10,7 +10,12 @@ pub fn storage_key(uri: &str) -> String {
 
 /// Whether a folder name can be a storage key: 16 lower-case hexadecimal digits (A10).
 pub fn is_storage_key(name: &str) -> bool {
-    name.len() == 16 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    name.len() == 16 && is_hex(name)
+}
+
+/// Whether a text consists of lower-case hexadecimal digits.
+pub fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]

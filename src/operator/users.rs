@@ -139,8 +139,11 @@ impl Following {
 
     async fn start(&self) -> Result<(), String> {
         let group = discovery::group(&self.client, GROUP).await.map_err(|error| error.to_string())?;
-        let (resource, _) =
-            group.recommended_kind(self.kind.name()).ok_or("the API server does not list it")?;
+        // Not in the group's recommended version alone: the kinds have versions of their own.
+        let mut resources = group.resources_by_stability().into_iter();
+        let (resource, _) = resources
+            .find(|(resource, _)| resource.kind == self.kind.name())
+            .ok_or("the API server does not list it")?;
         let api = Api::all_with(self.client.clone(), &resource);
         tracing::info!(kind = self.kind.name(), version = resource.version, "services are watched");
         let watch = watch_metadata(api, resource, watcher::Config::default(), tell(&self.news, self.kind));

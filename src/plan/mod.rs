@@ -22,6 +22,7 @@ pub mod rivals;
 pub mod selector;
 pub mod serving;
 pub mod takeover;
+pub mod uninstall;
 pub mod users;
 pub mod volumes;
 pub mod webhooks;

@@ -7,7 +7,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use crate::api::ModelEntry;
-use crate::api::source::is_storage_key;
+use crate::api::source::{is_hex, is_storage_key};
 
 /// The field manager of every write, and the value of the managed-by label.
 pub const MANAGER: &str = "localmodel";
@@ -88,6 +88,8 @@ pub const VALIDATING_WEBHOOKS: &str = "localmodelcache.serving.kserve.io";
 pub const MUTATING_WEBHOOKS: &str = "localmodel.serving.kserve.io";
 /// The service account of agents.
 pub const AGENT_ACCOUNT: &str = "localmodel-agent";
+/// The operator's Deployment, and the `app.kubernetes.io/name` of its pods.
+pub const OPERATOR: &str = "localmodel-operator";
 
 /// The folder of complete copies, below a disk's root or a namespace's.
 pub const MODELS: &str = "models";
@@ -216,12 +218,12 @@ pub fn warm_label(storage_key: &str, namespace: Option<&str>) -> String {
     format!("{WARM_PREFIX}{storage_key}{}", tail.unwrap_or_default())
 }
 
-/// Whether a node label is one that [`warm_label`] makes.
+/// Whether a node label says that a copy is complete: a storage key after the prefix and, for a namespace
+/// cache, a dash and eight hexadecimal digits of its namespace.
 pub fn is_warm_label(label: &str) -> bool {
     let Some(name) = label.strip_prefix(WARM_PREFIX) else { return false };
-    let (key, digits) = name.split_once('-').unwrap_or((name, "00000000"));
-    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    is_storage_key(key) && digits.len() == NAMESPACE_DIGITS && digits.bytes().all(is_hex)
+    let (key, namespace) = name.split_once('-').map_or((name, None), |(key, tail)| (key, Some(tail)));
+    is_storage_key(key) && namespace.is_none_or(|tail| tail.len() == NAMESPACE_DIGITS && is_hex(tail))
 }
 
 /// The plain join where it fits, else [`hashed`].

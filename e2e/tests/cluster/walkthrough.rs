@@ -2,11 +2,12 @@
 //! lists.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use localmodel_e2e::command::{apply, kubectl, on_node, run, run_with};
+use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::kserve::local_model;
+use localmodel_e2e::setup::{define, restart_operator};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::{
     CACHE, GROUP, JOBS, KEY, NODE, config_map, documented, label, object, remove,
@@ -14,6 +15,8 @@ use localmodel_e2e::walkthrough::{
 use localmodel_e2e::world::{World, alone};
 use localmodel_e2e::{audit, table};
 use serde_json::Value;
+
+use crate::services;
 
 #[tokio::test]
 async fn the_documented_walkthrough_happens_as_printed() {
@@ -30,7 +33,7 @@ async fn the_documented_walkthrough_happens_as_printed() {
 async fn the_walkthrough_also_works_on_kserves_own_definitions() {
     alone("plain", |world| async move {
         remove().await?;
-        define(&kserves_definitions().await?).await?;
+        define(&local_model::definitions().await?).await?;
         let result = on_plain_definitions(&world).await;
         let removed = remove().await;
         define(&kubectl(&["kustomize", "crds"]).await?).await?;
@@ -44,6 +47,8 @@ async fn walkthrough(world: &World) -> Result<()> {
     documented_steps(world).await?;
     ready_for_people().await?;
     files_are_the_hubs(world).await?;
+    // "Deploy InferenceService using the LocalModelCache"
+    services::documented(world).await?;
     quiet_for(Duration::from_mins(1)).await
 }
 
@@ -54,32 +59,6 @@ async fn on_plain_definitions(world: &World) -> Result<()> {
     ensure!(!status.contains("conditions"), "the definitions are not KServe's: {status}");
     files_are_the_hubs(world).await?;
     quiet_for(Duration::from_secs(11)).await
-}
-
-/// KServe's own definitions of our kinds, from its Go module.
-async fn kserves_definitions() -> Result<String> {
-    let module = run("go", &["mod", "download", "-json", "github.com/kserve/kserve@v0.19.0"]).await?;
-    let module: Value = serde_json::from_str(&module)?;
-    let folder = Path::new(module["Dir"].as_str().context("the module's folder")?).join("config/crd/full");
-    let mut definitions = String::new();
-    for kind in ["localmodelcaches", "localmodelnamespacecaches", "localmodelnodegroups", "localmodelnodes"] {
-        let path = folder.join(format!("localmodel/serving.kserve.io_{kind}.yaml"));
-        definitions += &std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    }
-    Ok(definitions)
-}
-
-/// Puts definitions in place of those that are there.
-async fn define(definitions: &str) -> Result<()> {
-    let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-    run_with("kubectl", &arguments, definitions).await.map(drop)
-}
-
-/// Starts the operator anew, so that it forgets what the definitions before kept.
-async fn restart_operator() -> Result<()> {
-    kubectl(&["rollout", "restart", "-n", "kserve", "deployment/localmodel-operator"]).await?;
-    let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=60s"];
-    kubectl(&rollout).await.map(drop)
 }
 
 async fn documented_steps(world: &World) -> Result<()> {

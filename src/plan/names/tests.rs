@@ -132,3 +132,21 @@ proptest! {
         prop_assert_eq!(one == other, name(one) == name(other));
     }
 }
+
+#[test]
+fn only_a_storage_key_alone_or_with_eight_digits_of_a_namespace_is_a_warm_label() {
+    for warm in ["localmodel.kserve.io/c277d78a31bc6624", "localmodel.kserve.io/c277d78a31bc6624-0a1b2c3d"] {
+        assert!(is_warm_label(warm), "{warm}");
+    }
+    for other in [
+        "c277d78a31bc6624",
+        "localmodel.kserve.io/cache",
+        "localmodel.kserve.io/node-group",
+        "localmodel.kserve.io/c277d78a31bc662",
+        "localmodel.kserve.io/c277d78a31bc6624-",
+        "localmodel.kserve.io/c277d78a31bc6624-0a1b2c3",
+        "localmodel.kserve.io/c277d78a31bc6624-0a1b2c3d-x",
+    ] {
+        assert!(!is_warm_label(other), "{other}");
+    }
+}

@@ -1,0 +1,33 @@
+{{- /* The text of a file with the release's namespaces and image in it. */ -}}
+{{- define "localmodel.text" -}}
+{{- $text := .text | replace "kserve-localmodel-jobs" .root.Values.localModel.jobNamespace -}}
+{{- $text = regexReplaceAll "namespace: kserve([\\s,}])" $text (printf "namespace: %s${1}" .root.Release.Namespace) -}}
+{{- regexReplaceAll "image: localmodel(\\s)" $text (printf "image: %s${1}" .root.Values.image) -}}
+{{- end -}}
+
+{{- /* Puts the release's values into an object. */ -}}
+{{- define "localmodel.place" -}}
+{{- $object := .object -}}
+{{- $values := .root.Values -}}
+{{- $notes := dict -}}
+{{- if eq .folder "uninstall" -}}
+  {{- $weight := ternary "1" "0" (eq $object.kind "Job") -}}
+  {{- $notes = dict "helm.sh/hook" "pre-delete" "helm.sh/hook-weight" $weight "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" -}}
+{{- else if has $object.kind (list "CustomResourceDefinition" "Namespace") -}}
+  {{- $notes = dict "helm.sh/resource-policy" "keep" -}}
+{{- end -}}
+{{- if $notes -}}
+  {{- $_ := set $object.metadata "annotations" (merge $notes (default dict $object.metadata.annotations)) -}}
+{{- end -}}
+{{- if has $object.kind (list "Deployment" "Job") -}}
+  {{- $pod := $object.spec.template.spec -}}
+  {{- $_ := set $object.spec.template "spec" (mergeOverwrite $pod (deepCopy $values.operator.pod)) -}}
+{{- end -}}
+{{- if eq $object.kind "Deployment" -}}
+  {{- $container := first $object.spec.template.spec.containers -}}
+  {{- $_ := set $container "resources" (mergeOverwrite $container.resources (deepCopy $values.operator.resources)) -}}
+{{- end -}}
+{{- if eq $object.kind "ConfigMap" -}}
+  {{- $_ := set $object.data "localModel" (toPrettyJson $values.localModel) -}}
+{{- end -}}
+{{- end -}}

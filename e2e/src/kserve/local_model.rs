@@ -1,0 +1,73 @@
+//! KServe's own local-model controller and agent, for the time of a test: on one folder of the nodes'
+//! disks, which stands for the disk that the agent's manifest names.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::certificate::Certificate;
+use super::manifests::{part, with_image};
+use super::{MANAGER, apply_as, folder, list, load};
+use crate::command::{kubectl, on_node};
+use crate::wait::until;
+
+/// The label of the nodes on which KServe's agent runs.
+const NODE_LABEL: &str = "kserve/localmodel";
+/// KServe's controller.
+const CONTROLLER: &str = "deployment/kserve-localmodel-controller-manager";
+/// KServe's agent.
+const AGENT: &str = "daemonset/kserve-localmodelnode-agent";
+
+/// KServe's definitions of the kinds that we define too, as a cluster has them that runs KServe.
+pub async fn definitions() -> Result<String> {
+    Ok(part(&folder().await?, "localmodels")?.definitions.join("\n---\n"))
+}
+
+/// Starts KServe's controller, and its agent on these nodes.
+pub async fn start(nodes: &[&str], disk: &str) -> Result<()> {
+    let folder = folder().await?;
+    let (controller, agent) = (load(&folder, "localmodel").await?, load(&folder, "localmodelnode").await?);
+    let (agents, others): (Vec<_>, Vec<_>) =
+        part(&folder, "localmodels")?.objects.into_iter().partition(|object| object["kind"] == "DaemonSet");
+    let mut objects = Certificate::in_cluster().await?.into_webhooks(with_image(others, &controller)?);
+    objects.extend(with_image(agents, &agent)?.into_iter().map(|agent| on_disk(agent, disk)));
+    for node in nodes {
+        // The agent runs as this user and makes its folder itself.
+        on_node(node, &format!("chown 1000:1000 {disk}")).await?;
+        kubectl(&["label", "node", node, "--overwrite", &format!("{NODE_LABEL}=worker")]).await?;
+    }
+    apply_as(MANAGER, &list(&objects)).await?;
+    for workload in [CONTROLLER, AGENT] {
+        kubectl(&["rollout", "status", "-n", "kserve", workload, "--timeout=90s"]).await?;
+    }
+    Ok(())
+}
+
+fn on_disk(mut agent: Value, disk: &str) -> Value {
+    agent["spec"]["template"]["spec"]["volumes"] = json!([{"name": "models", "hostPath": {"path": disk}}]);
+    agent
+}
+
+/// Takes both away as the guide says: the controller is scaled to zero, the agent deleted.
+pub async fn stop(nodes: &[&str]) -> Result<()> {
+    kubectl(&["scale", "-n", "kserve", CONTROLLER, "--replicas=0"]).await?;
+    kubectl(&["delete", "-n", "kserve", AGENT, "--ignore-not-found", "--timeout=60s"]).await?;
+    for node in nodes {
+        kubectl(&["label", "node", node, &format!("{NODE_LABEL}-")]).await?;
+    }
+    until("the end of KServe's controller and agent", || async {
+        let of = "control-plane in (kserve-localmodel-controller-manager,kserve-localmodelnode-agent)";
+        let pods = kubectl(&["get", "pods", "-n", "kserve", "-l", of, "-o", "name"]).await?;
+        Ok(pods.trim().is_empty().then_some(()))
+    })
+    .await
+}
+
+/// Removes all of it, as far as it is there.
+pub async fn remove(nodes: &[&str]) -> Result<()> {
+    kubectl(&["delete", "-n", "kserve", CONTROLLER, AGENT, "--ignore-not-found", "--timeout=60s"]).await?;
+    for node in nodes {
+        kubectl(&["label", "node", node, &format!("{NODE_LABEL}-")]).await?;
+    }
+    let service = ["delete", "service", "localmodel-webhook-server-service", "-n", "kserve"];
+    kubectl(&[&service[..], &["--ignore-not-found"]].concat()).await.map(drop)
+}

@@ -1,0 +1,194 @@
+//! A cluster that KServe's own local-model controller and agent have warmed is taken over, and given
+//! back, as docs/kserve.md tells people to (D5, D6, O1): nothing that is there is downloaded again, and
+//! nothing that runs is disturbed.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use localmodel::api::ModelStatus::{self, ModelDownloaded};
+use localmodel::api::source::storage_key;
+use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::kserve::local_model;
+use localmodel_e2e::kserve::serving::{ask, inference_service, until_ready};
+use localmodel_e2e::setup::{define, install, manifests, restart_operator};
+use localmodel_e2e::wait::until;
+use localmodel_e2e::world::{WORKERS, World, alone};
+use localmodel_hub::{Fault, FaultKind};
+
+/// The node that is warm.
+const NODE: &str = WORKERS[0];
+/// What KServe has downloaded when ours comes.
+const WARM: [&str; 2] = ["served", "bare"];
+
+#[tokio::test]
+async fn a_cluster_warmed_by_kserve_is_taken_over_and_given_back_without_a_download() {
+    alone("takeover", |world| async move {
+        scale_operator(0).await?;
+        define(&local_model::definitions().await?).await?;
+        let result = there_and_back(&world).await;
+        // Whatever became of it: the other tests need an operator, and our definitions.
+        local_model::remove(&[NODE]).await?;
+        install(&world.setup.image).await?;
+        restart_operator().await?;
+        result
+    })
+    .await;
+}
+
+async fn there_and_back(world: &World) -> Result<()> {
+    let disk = format!("/models/{}", world.prefix);
+    world.group().await?;
+    world.join(NODE).await?;
+    local_model::start(&[NODE], &disk).await?;
+    let team = world.namespace("team").await?;
+    let before = warmed_by_kserve(world, &team).await?;
+    stands_back(world).await?;
+    download_under_way(world).await?;
+
+    // "Take over"
+    local_model::stop(&[NODE]).await?;
+    let jobs = world.names(world.in_jobs::<Job>()).await?;
+    world.hub.clear_faults("takeover/late").await?;
+    for cache in ["served", "bare", "late"] {
+        says(world, cache, ModelDownloaded).await?;
+        kubectl(&["rollout", "status", "-n", "kserve", "daemonset/takeover-agent", "--timeout=60s"]).await?;
+        world.until_available(cache, 1, 1).await?;
+    }
+    is_as_before(world, &team, &before).await?;
+    ensure!(world.names(world.in_jobs::<Job>()).await? == jobs, "a Job was doubled");
+    a_new_pod_starts_warm(world, &team).await?;
+
+    // "Our definitions"
+    define(&kubectl(&["kustomize", "crds"]).await?).await?;
+    restart_operator().await?;
+    for cache in ["served", "bare", "late"] {
+        let name = world.name(cache);
+        kubectl(&["wait", "--for=condition=Ready", "localmodelcache", &name, "--timeout=60s"]).await?;
+    }
+
+    // "Give back"
+    let before = pods(world, &team).await?;
+    apply(&manifests("deploy/uninstall", &world.setup.image).await?).await?;
+    let done = ["--for=condition=complete", "job/localmodel-uninstall", "-n", "kserve", "--timeout=90s"];
+    kubectl(&[&["wait"], &done[..]].concat()).await?;
+    kubectl(&["delete", "-k", "deploy/uninstall"]).await?;
+    scale_operator(0).await?;
+    local_model::start(&[NODE], &disk).await?;
+    until("a look of KServe's agent at the disk", || async {
+        let status = kubectl(&["logs", "-n", "kserve", "daemonset/kserve-localmodelnode-agent"]).await?;
+        Ok(status.contains("Model folder found").then_some(()))
+    })
+    .await?;
+    for cache in ["served", "bare", "late"] {
+        says(world, cache, ModelDownloaded).await?;
+    }
+    is_as_before(world, &team, &before).await
+}
+
+/// Two cluster caches as KServe fills them, one of them without a manifest as another initializer leaves
+/// it, a service that runs, and the hub's requests from here on.
+async fn warmed_by_kserve(world: &World, team: &str) -> Result<BTreeMap<String, String>> {
+    for cache in WARM {
+        world.cache(cache, &world.model(cache).await?).await?;
+    }
+    for cache in WARM {
+        says(world, cache, ModelDownloaded).await?;
+    }
+    let key = storage_key("hf://takeover/bare");
+    on_node(NODE, &format!("rm -r /models/takeover/models/{key}/.localmodel")).await?;
+    apply(&inference_service(team, "running", "hf://takeover/served")).await?;
+    until_ready("inferenceservice", team, "running").await?;
+    for cache in WARM {
+        world.hub.clear_requests(&format!("takeover/{cache}")).await?;
+    }
+    pods(world, team).await
+}
+
+/// While KServe's controller runs, ours writes nothing but the event that says so.
+async fn stands_back(world: &World) -> Result<()> {
+    install(&world.setup.image).await?;
+    define(&local_model::definitions().await?).await?;
+    restart_operator().await?;
+    until("an event that says that the operator stands back", || async {
+        let said = kubectl(&["get", "events", "-n", "kserve", "-o", "jsonpath={.items[*].reason}"]).await?;
+        Ok(said.contains("StandingBack").then_some(()))
+    })
+    .await?;
+    let agents = kubectl(&["get", "daemonsets", "-n", "kserve", "-o", "name"]).await?;
+    ensure!(!agents.contains("takeover-agent"), "an agent of ours beside KServe's: {agents}");
+    let local = world.node(NODE).await?.context("the node's object")?;
+    let writers: Vec<_> = local.managed_fields().iter().filter_map(|fields| fields.manager.clone()).collect();
+    ensure!(!writers.iter().any(|writer| writer == "localmodel"), "written by {writers:?}");
+    Ok(())
+}
+
+/// A Job of KServe's that is in the middle of its download.
+async fn download_under_way(world: &World) -> Result<()> {
+    let source = world.model("late").await?;
+    world
+        .hub
+        .fault(&Fault::always("takeover/late", FaultKind::Throttle { bytes_per_second: 10_000 }))
+        .await?;
+    world.cache("late", &source).await?;
+    says(world, "late", ModelStatus::ModelDownloading).await
+}
+
+/// Waits until the node's status says this of a cache.
+async fn says(world: &World, cache: &str, wanted: ModelStatus) -> Result<()> {
+    world.until_status(NODE, cache, wanted).await.map(drop)
+}
+
+/// The pods of a namespace: what tells whether one was replaced or started again.
+async fn pods(world: &World, namespace: &str) -> Result<BTreeMap<String, String>> {
+    let pods = Api::<Pod>::namespaced(world.client.clone(), namespace).list(&ListParams::default()).await?;
+    let seen = |pod: &Pod| {
+        let status = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        let restarts: i32 = status.into_iter().flatten().map(|container| container.restart_count).sum();
+        format!("{} restarted {restarts} times", pod.uid().unwrap_or_default())
+    };
+    Ok(pods.iter().map(|pod| (pod.name_any(), seen(pod))).collect())
+}
+
+/// The service's pods are those of before and answer, and nothing that was warm was asked of the hub.
+async fn is_as_before(world: &World, team: &str, before: &BTreeMap<String, String>) -> Result<()> {
+    let after = pods(world, team).await?;
+    ensure!(after == *before, "pods {after:?} instead of {before:?}");
+    let answer = ask(team, "running-predictor", 80).await?;
+    ensure!(answer.files == world.hub.files("takeover/served", "main").await?, "it answers {answer:?}");
+    for cache in WARM {
+        let asked = world.hub.requests(&format!("takeover/{cache}")).await?;
+        ensure!(asked.is_empty(), "{cache} was downloaded again: {asked:?}");
+    }
+    Ok(())
+}
+
+/// A pod in place of the one that KServe's volumes served.
+async fn a_new_pod_starts_warm(world: &World, team: &str) -> Result<()> {
+    let before = pods(world, team).await?;
+    kubectl(&["delete", "pods", "--all", "-n", team, "--timeout=60s"]).await?;
+    until_ready("inferenceservice", team, "running").await?;
+    until("an answer of the new pod", || async {
+        ensure!(
+            pods(world, team).await?.keys().all(|name| !before.contains_key(name)),
+            "the old pod is there"
+        );
+        ask(team, "running-predictor", 80).await.map(Some)
+    })
+    .await
+    .map(drop)
+}
+
+async fn scale_operator(replicas: u32) -> Result<()> {
+    let deployment = ["-n", "kserve", "deployment/localmodel-operator"];
+    kubectl(&[&["scale"], &deployment[..], &[&format!("--replicas={replicas}")]].concat()).await?;
+    until("the operator's pods", || async {
+        let of = "app.kubernetes.io/name=localmodel-operator";
+        let pods = kubectl(&["get", "pods", "-n", "kserve", "-l", of, "-o", "name"]).await?;
+        Ok((pods.lines().count() == replicas as usize).then_some(()))
+    })
+    .await
+}
