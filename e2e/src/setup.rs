@@ -104,8 +104,8 @@ pub async fn install(image: &str) -> Result<()> {
     until_webhooks_answer().await
 }
 
-/// Waits until the operator's webhooks answer: for a moment after the operator's start, and while it is
-/// down, no cache can be made or deleted.
+/// Waits until the webhooks that check caches answer, ours or KServe's: for a moment after their server's start, and
+/// while it is down, no cache can be made or deleted.
 pub async fn until_webhooks_answer() -> Result<()> {
     let probe = "
 apiVersion: serving.kserve.io/v1alpha1

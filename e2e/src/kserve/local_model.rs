@@ -8,6 +8,7 @@ use super::certificate::Certificate;
 use super::manifests::{part, with_image};
 use super::{MANAGER, apply_as, folder, list, load};
 use crate::command::{kubectl, on_node};
+use crate::setup::until_webhooks_answer;
 use crate::wait::until;
 
 /// The label of the nodes on which KServe's agent runs.
@@ -39,7 +40,7 @@ pub async fn start(nodes: &[&str], disk: &str) -> Result<()> {
     for workload in [CONTROLLER, AGENT] {
         kubectl(&["rollout", "status", "-n", "kserve", workload, "--timeout=90s"]).await?;
     }
-    Ok(())
+    until_webhooks_answer().await
 }
 
 fn on_disk(mut agent: Value, disk: &str) -> Value {

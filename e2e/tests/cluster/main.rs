@@ -12,6 +12,7 @@ mod kills;
 mod matching;
 mod namespace_caches;
 mod nodes;
+mod restarts;
 mod services;
 mod takeover;
 mod walkthrough;

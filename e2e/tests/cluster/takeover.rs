@@ -21,13 +21,15 @@ use localmodel_hub::{Fault, FaultKind};
 
 /// The node that is warm.
 const NODE: &str = WORKERS[0];
-/// What KServe has downloaded when ours comes.
-const WARM: [&str; 2] = ["served", "bare"];
+/// What KServe has downloaded when ours comes: `own` for a namespace cache, the others for cluster caches.
+const WARM: [&str; 3] = ["served", "bare", "own"];
+/// The services, and what each serves.
+const SERVICES: [(&str, &str); 2] = [("running", "served"), ("mine", "own")];
 
 #[tokio::test]
 async fn a_cluster_warmed_by_kserve_is_taken_over_and_given_back_without_a_download() {
     alone("takeover", |world| async move {
-        scale_operator(0).await?;
+        uninstall(&world).await?;
         define(&local_model::definitions().await?).await?;
         let result = there_and_back(&world).await;
         // Whatever became of it: the other tests need an operator, and our definitions.
@@ -58,6 +60,7 @@ async fn there_and_back(world: &World) -> Result<()> {
         kubectl(&["rollout", "status", "-n", "kserve", "daemonset/takeover-agent", "--timeout=60s"]).await?;
         world.until_available(cache, 1, 1).await?;
     }
+    world.until_available_in(&team, "own", 1, 1).await?;
     is_as_before(world, &team, &before).await?;
     ensure!(world.names(world.in_jobs::<Job>()).await? == jobs, "a Job was doubled");
     a_new_pod_starts_warm(world, &team).await?;
@@ -72,11 +75,7 @@ async fn there_and_back(world: &World) -> Result<()> {
 
     // "Give back"
     let before = pods(world, &team).await?;
-    apply(&manifests("deploy/uninstall", &world.setup.image).await?).await?;
-    let done = ["--for=condition=complete", "job/localmodel-uninstall", "-n", "kserve", "--timeout=90s"];
-    kubectl(&[&["wait"], &done[..]].concat()).await?;
-    kubectl(&["delete", "-k", "deploy/uninstall"]).await?;
-    scale_operator(0).await?;
+    uninstall(world).await?;
     local_model::start(&[NODE], &disk).await?;
     until("a look of KServe's agent at the disk", || async {
         let status = kubectl(&["logs", "-n", "kserve", "daemonset/kserve-localmodelnode-agent"]).await?;
@@ -89,19 +88,25 @@ async fn there_and_back(world: &World) -> Result<()> {
     is_as_before(world, &team, &before).await
 }
 
-/// Two cluster caches as KServe fills them, one of them without a manifest as another initializer leaves
-/// it, a service that runs, and the hub's requests from here on.
+/// Caches as KServe fills them, one of them without a manifest as another initializer leaves it, and
+/// services that run. The hub's requests count from here on.
 async fn warmed_by_kserve(world: &World, team: &str) -> Result<BTreeMap<String, String>> {
-    for cache in WARM {
+    for cache in ["served", "bare"] {
         world.cache(cache, &world.model(cache).await?).await?;
     }
-    for cache in WARM {
+    world.namespace_cache(team, "own", &world.model("own").await?).await?;
+    for cache in ["served", "bare"] {
         says(world, cache, ModelDownloaded).await?;
     }
+    world.until_available_in(team, "own", 1, 1).await?;
     let key = storage_key("hf://takeover/bare");
     on_node(NODE, &format!("rm -r /models/takeover/models/{key}/.localmodel")).await?;
-    apply(&inference_service(team, "running", "hf://takeover/served")).await?;
-    until_ready("inferenceservice", team, "running").await?;
+    for (service, cache) in SERVICES {
+        apply(&inference_service(team, service, &format!("hf://takeover/{cache}"))).await?;
+    }
+    for (service, _) in SERVICES {
+        until_ready("inferenceservice", team, service).await?;
+    }
     for cache in WARM {
         world.hub.clear_requests(&format!("takeover/{cache}")).await?;
     }
@@ -157,8 +162,11 @@ async fn pods(world: &World, namespace: &str) -> Result<BTreeMap<String, String>
 async fn is_as_before(world: &World, team: &str, before: &BTreeMap<String, String>) -> Result<()> {
     let after = pods(world, team).await?;
     ensure!(after == *before, "pods {after:?} instead of {before:?}");
-    let answer = ask(team, "running-predictor", 80).await?;
-    ensure!(answer.files == world.hub.files("takeover/served", "main").await?, "it answers {answer:?}");
+    for (service, cache) in SERVICES {
+        let answer = ask(team, &format!("{service}-predictor"), 80).await?;
+        let wanted = world.hub.files(&format!("takeover/{cache}"), "main").await?;
+        ensure!(answer.files == wanted, "{service} answers {answer:?}");
+    }
     for cache in WARM {
         let asked = world.hub.requests(&format!("takeover/{cache}")).await?;
         ensure!(asked.is_empty(), "{cache} was downloaded again: {asked:?}");
@@ -166,29 +174,25 @@ async fn is_as_before(world: &World, team: &str, before: &BTreeMap<String, Strin
     Ok(())
 }
 
-/// A pod in place of the one that KServe's volumes served.
+/// Pods in place of those that started on KServe's volumes.
 async fn a_new_pod_starts_warm(world: &World, team: &str) -> Result<()> {
     let before = pods(world, team).await?;
     kubectl(&["delete", "pods", "--all", "-n", team, "--timeout=60s"]).await?;
-    until_ready("inferenceservice", team, "running").await?;
-    until("an answer of the new pod", || async {
-        ensure!(
-            pods(world, team).await?.keys().all(|name| !before.contains_key(name)),
-            "the old pod is there"
-        );
-        ask(team, "running-predictor", 80).await.map(Some)
+    until("answers of the new pods", || async {
+        let after = pods(world, team).await?;
+        ensure!(after.len() == SERVICES.len(), "pods: {after:?}");
+        ensure!(after.keys().all(|name| !before.contains_key(name)), "old pods: {after:?}");
+        is_as_before(world, team, &after).await.map(Some)
     })
     .await
-    .map(drop)
 }
 
-async fn scale_operator(replicas: u32) -> Result<()> {
-    let deployment = ["-n", "kserve", "deployment/localmodel-operator"];
-    kubectl(&[&["scale"], &deployment[..], &[&format!("--replicas={replicas}")]].concat()).await?;
-    until("the operator's pods", || async {
-        let of = "app.kubernetes.io/name=localmodel-operator";
-        let pods = kubectl(&["get", "pods", "-n", "kserve", "-l", of, "-o", "name"]).await?;
-        Ok((pods.lines().count() == replicas as usize).then_some(()))
-    })
-    .await
+/// Takes ours away as the README says.
+async fn uninstall(world: &World) -> Result<()> {
+    apply(&manifests("deploy/uninstall", &world.setup.image).await?).await?;
+    let job =
+        ["wait", "-n", "kserve", "--for=condition=complete", "job/localmodel-uninstall", "--timeout=90s"];
+    kubectl(&job).await?;
+    kubectl(&["delete", "-k", "deploy/uninstall"]).await?;
+    kubectl(&["delete", "-k", "deploy/kserve"]).await.map(drop)
 }
