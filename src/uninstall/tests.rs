@@ -57,15 +57,15 @@ impl Server {
             return None;
         }
         let of_us = query.contains("managed-by");
-        let items = self.objects.iter().filter(|(object, _)| object.starts_with(&format!("{path}/")));
+        let items = self.objects.iter().filter(|(at, _)| at.starts_with(&format!("{path}/")));
         let items = items.filter(|(_, object)| !of_us || object["metadata"]["labels"][MANAGED_BY] == MANAGER);
         let items: Vec<&Value> = items.map(|(_, object)| object).collect();
         let kind = "PartialObjectMetadataList";
         Some(json!({"apiVersion": "meta.k8s.io/v1", "kind": kind, "metadata": {}, "items": items}))
     }
 
-    fn patch(&mut self, path: &str, patch: &Value) -> Option<Value> {
-        if let Some(deployment) = path.strip_suffix("/scale") {
+    fn patch(&mut self, at: &str, patch: &Value) -> Option<Value> {
+        if let Some(deployment) = at.strip_suffix("/scale") {
             assert_eq!(*patch, json!({"spec": {"replicas": 0}}));
             self.objects.get(deployment)?;
             if self.operator_ends {
@@ -73,7 +73,7 @@ impl Server {
             }
             return Some(json!({"metadata": {}, "spec": {"replicas": 0}}));
         }
-        let object = self.objects.get_mut(path)?;
+        let object = self.objects.get_mut(at)?;
         for (label, value) in patch["metadata"]["labels"].as_object().into_iter().flatten() {
             assert!(value.is_null(), "{label} is not taken away");
             object["metadata"]["labels"].as_object_mut()?.remove(label);
