@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_right_is_one_verb_on_one_resource_and_object() {
-        let rule = json!({"apiGroups": [""], "resources": ["configmaps", "pods"], "resourceNames": ["a"], "verbs": ["get", "list"]});
+        let (resources, verbs) = (["configmaps", "pods"], ["get", "list"]);
+        let rule = json!({"apiGroups": [""], "resources": resources, "resourceNames": ["a"], "verbs": verbs});
         let rights = granted(&objects(&rule)).unwrap();
         let verbs: Vec<_> =
             rights.iter().map(|r| (r.resource.as_str(), r.name.as_str(), r.verb.as_str())).collect();

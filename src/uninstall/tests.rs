@@ -91,9 +91,11 @@ fn warm() -> Server {
     let of_agents = labelled(json!({MANAGED_BY: MANAGER, names::NODE_GROUP: "workers"}));
     let of_cache = labelled(json!({MANAGED_BY: MANAGER, names::NODE_GROUP: "workers", names::CACHE: "m"}));
     let node = json!({"kubernetes.io/os": "linux", names::warm_label("c277d78a31bc6624"): "workers"});
-    let ours = json!({"name": "ours", "clientConfig": {"service": {"name": "localmodel-webhook", "namespace": "kserve"}}});
-    let theirs =
-        json!({"name": "theirs", "clientConfig": {"service": {"name": "theirs", "namespace": "kserve"}}});
+    let entry = |service: &str| {
+        let service = json!({"name": service, "namespace": "kserve"});
+        json!({"name": "an.example.com", "clientConfig": {"service": service}})
+    };
+    let (ours, theirs) = (entry(names::WEBHOOK_SERVICE), entry("theirs"));
     let objects = [
         (DEPLOYMENT, json!({})),
         (OPERATORS_POD, labelled(json!({"app.kubernetes.io/name": OPERATOR}))),
@@ -117,10 +119,12 @@ fn warm() -> Server {
     Server { objects, writes: Vec::new(), operator_ends: true, defined: true }
 }
 
+type Shared = State<Arc<Mutex<Server>>>;
+
 /// Runs the command; returns how it ended, what it said, and the server afterwards.
 async fn uninstalled(server: Server, limit: Duration) -> (Result<(), Error>, Vec<String>, Server) {
     let server = Arc::new(Mutex::new(server));
-    let answer = |State(server): State<Arc<Mutex<Server>>>, method: Method, uri: Uri, body: String| async move {
+    let answer = |State(server): Shared, method: Method, uri: Uri, body: String| async move {
         let missing = json!({"status": "Failure", "reason": "NotFound", "code": 404});
         match server.lock().unwrap().answer(&method, &uri, &body) {
             Some(object) => (StatusCode::OK, object.to_string()),
