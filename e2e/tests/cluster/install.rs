@@ -122,7 +122,7 @@ async fn webhooks(services: &[&str]) -> Result<()> {
     let entries: Vec<_> = services.iter().map(|service| json!({
         "name": format!("{service}.example.com"),
         "clientConfig": {"service": {"name": service, "namespace": "kserve"}},
-        "rules": [{"apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["none"], "operations": ["*"]}],
+        "rules": [{"apiGroups": ["none"], "apiVersions": ["v1"], "resources": ["none"], "operations": ["*"]}],
         "failurePolicy": "Ignore",
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
