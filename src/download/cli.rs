@@ -31,6 +31,11 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     stall_seconds: u64,
 
+    /// MiB of memory for bytes on their way to the disk; the whole process takes about 30 more
+    #[arg(long, env = "LOCALMODEL_MEMORY_MIB", default_value_t = 48)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
+    memory_mib: u16,
+
     /// Where the reason of a failure is written for Kubernetes, if that file exists
     #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log", hide = true)]
     termination_log: PathBuf,
@@ -60,7 +65,8 @@ async fn download_all(args: &Args, pairs: &[[String; 2]]) -> Result<()> {
         streams: args.streams.into(),
         stall: Duration::from_secs(args.stall_seconds),
         ..Settings::from_env(|name| std::env::var(name).ok())?
-    };
+    }
+    .with_memory(usize::from(args.memory_mib) << 20);
     for [source, dest] in pairs {
         download(&settings, source, Path::new(dest)).await?;
     }

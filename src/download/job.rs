@@ -1,5 +1,6 @@
 //! One source into one folder: look at what is there, ask for the rest, fetch it, write the manifest.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +8,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::digest::Digest;
+use super::engine::check::check;
+use super::engine::{Threads, Transfer};
 use super::error::{Error, Result};
 use super::manifest::{Damage, Manifest, ManifestFile};
 use super::plan::{self, Plan, PlannedFile, Start};
-use super::progress::{Progress, rate};
+use super::progress::{Progress, Snapshot, rate};
 use super::settings::Settings;
 use super::source::{Location, Source};
 use super::store::{Lock, Store};
-use super::transfer::{Transfer, check};
 
 const LOCK_POLL: Duration = Duration::from_millis(250);
 
@@ -29,14 +31,13 @@ pub async fn download(settings: &Settings, uri: &str, dest: &Path) -> Result<()>
         return Ok(());
     }
     let store = Arc::new(Store::create(dest)?);
-    let _lock = lock(&store).await?;
-    store.remove_unfinished()?;
+    store.keep(lock(&store).await?);
     // Once more: whoever had the lock may have done the work.
     let (Some(start), manifest) = look(uri, settings, &store)? else {
         tracing::info!(source = uri, dest = %dest.display(), "complete already");
         return Ok(());
     };
-    let job = Job { uri, settings, source: Source::new(&location, settings)?, store, manifest };
+    let job = Job { uri, settings, source: Arc::new(Source::new(&location, settings)?), store, manifest };
     let plan = job.plan(start).await?;
     let gone = plan.0.revision.clone();
     match job.fetch(plan).await {
@@ -88,7 +89,7 @@ async fn lock(store: &Store) -> Result<Lock> {
 struct Job<'a> {
     uri: &'a str,
     settings: &'a Settings,
-    source: Source,
+    source: Arc<Source>,
     store: Arc<Store>,
     manifest: Option<Manifest>,
 }
@@ -159,20 +160,25 @@ impl Job<'_> {
             Some(damage) => split(&plan, &damage),
             None => check(&self.store, self.settings.streams, plan.files.clone()).await?,
         };
-        let bytes = wanted.iter().map(|file| file.size).sum();
-        check_room(self.store.path(), bytes, self.store.free_bytes()?)?;
+        let paths: Vec<&str> = wanted.iter().map(|file| file.path.as_str()).collect();
+        self.store.remove_left_over(&paths)?;
+        let bytes = wanted.iter().map(|file| file.size).sum::<u64>();
+        let needed = bytes.saturating_sub(self.store.taken(paths.into_iter()));
+        check_room(self.store.path(), needed, self.store.free_bytes()?)?;
         let (begun, count) = (Instant::now(), wanted.len());
-        let progress = Progress::new(bytes, count);
-        let transfer = Transfer {
-            source: &self.source,
-            commit: &plan.revision,
-            store: &self.store,
-            settings: self.settings,
-            progress: &progress,
-        };
+        let before = (files.iter().map(|file: &ManifestFile| file.size).sum(), files.len() as u64);
+        let progress = Arc::new(Progress::new(&wanted, before));
+        let transfer = Arc::new(Transfer {
+            source: Arc::clone(&self.source),
+            commit: Some(plan.revision.clone()),
+            store: Arc::clone(&self.store),
+            settings: self.settings.clone(),
+            progress: Arc::clone(&progress),
+            threads: Threads::new(self.store.path()),
+        });
         let fetched = tokio::select! {
             fetched = transfer.fetch(wanted) => fetched?,
-            never = progress.report(self.settings.progress_every) => match never {},
+            never = progress.report(&self.store, self.settings.progress_every) => match never {},
         };
         for path in &plan.stale {
             self.store.remove(path)?;
@@ -189,14 +195,23 @@ impl Job<'_> {
         let manifest = Manifest {
             source: plan.source,
             revision: Some(plan.revision),
+            versions: versions_of(&plan.files),
             files,
             adopted: false,
             allow_patterns: plan.allow_patterns,
             ignore_patterns: plan.ignore_patterns,
         };
+        // What was begun of another commit's files is not wanted any more.
+        self.store.remove_left_over(&[])?;
         manifest.write_in(&self.store)?;
+        self.store.remove(Snapshot::PATH)?;
         Plan::forget(&self.store)
     }
+}
+
+/// Which versions of its files a plan wants.
+fn versions_of(files: &[PlannedFile]) -> BTreeMap<String, String> {
+    files.iter().filter_map(|file| Some((file.path.clone(), file.version.clone()?))).collect()
 }
 
 /// The files of a manifest's plan that are whole, and those that are not.
@@ -205,8 +220,7 @@ fn split(plan: &Plan, damage: &[Damage]) -> (Vec<ManifestFile>, Vec<PlannedFile>
     for file in &plan.files {
         match &file.digest {
             Digest::Sha256(sha256) if damage.iter().all(|damage| damage.path != file.path) => {
-                let (path, sha256) = (file.path.clone(), sha256.clone());
-                whole.push(ManifestFile { path, size: file.size, sha256 });
+                whole.push(file.known_as(sha256.clone()));
             }
             _ => wanted.push(file.clone()),
         }

@@ -3,6 +3,7 @@
 //! *A copy is complete when its manifest is there and every file has the size it says.* The manifest is
 //! written last, so a copy that was cut short has none.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -22,6 +23,9 @@ pub struct Manifest {
     pub revision: Option<String>,
     /// The files, sorted by path.
     pub files: Vec<ManifestFile>,
+    /// By path, which version of a file this is, where the source tells versions apart: an ETag.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
     /// Written for files that another program had downloaded: what was there counts as right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
+use super::engine::buffers::ALIGNMENT;
 use super::error::{Error, Result};
 use super::retry::Policy;
 use super::select::{Selection, parse_patterns};
@@ -26,10 +27,16 @@ pub struct Settings {
     pub proxies: Proxies,
     /// Files or folders of certificate authorities to trust in place of the usual ones.
     pub ca_bundles: Vec<PathBuf>,
-    /// Files that are fetched at the same time.
+    /// Requests at the same time, for large files and for small ones each.
     pub streams: usize,
     /// The most bytes that are asked for in one request.
     pub segment: u64,
+    /// The bytes of a chunk: what is hashed, written and recorded at once, a multiple of 4096.
+    pub chunk: usize,
+    /// Chunks in memory: with [`Self::chunk`] this is what a download takes, whatever the model's size.
+    pub buffers: usize,
+    /// Files of at most this many bytes are fetched whole, beside the large ones.
+    pub small: u64,
     /// A connection that sends no byte for so long is given up.
     pub stall: Duration,
     /// How often a fault is answered by another attempt.
@@ -88,10 +95,21 @@ impl Settings {
             ca_bundles: Vec::new(),
             streams: 8,
             segment: 256 << 20,
+            chunk: 4 << 20,
+            buffers: 12,
+            small: 128 << 10,
             stall: Duration::from_secs(30),
             retry: Policy::default(),
             progress_every: Duration::from_secs(10),
         })
+    }
+
+    /// The same with so many bytes of memory for what is on its way to the disk.
+    #[must_use]
+    pub fn with_memory(self, bytes: usize) -> Self {
+        // Chunks that are too small cost a request each, those that are too large a lot after a kill.
+        let chunk = (bytes / self.buffers).clamp(64 << 10, 8 << 20).next_multiple_of(ALIGNMENT);
+        Self { chunk, buffers: (bytes / chunk).max(2), ..self }
     }
 
     /// The settings that the environment asks for; `variable` looks one up.
@@ -177,6 +195,19 @@ mod tests {
         assert!(settings.token.is_none());
         let old = from(&[("HUGGING_FACE_HUB_TOKEN", "old")]).unwrap();
         assert_eq!(old.token.unwrap().header().unwrap(), "Bearer old");
+    }
+
+    #[test]
+    fn memory_is_parted_into_buffers_that_fit_in_it() {
+        let settings = || Settings::new("http://hub").unwrap();
+        let usual = settings();
+        let parted = settings().with_memory(48 << 20);
+        assert_eq!((parted.chunk, parted.buffers), (usual.chunk, usual.buffers));
+        for mib in [1, 3, 7, 64, 100, 4096] {
+            let Settings { chunk, buffers, .. } = settings().with_memory(mib << 20);
+            assert!(chunk.is_multiple_of(ALIGNMENT) && chunk <= 8 << 20, "{mib}: {chunk}");
+            assert!(buffers >= 2 && chunk * buffers <= mib << 20, "{mib}: {buffers} of {chunk}");
+        }
     }
 
     #[test]

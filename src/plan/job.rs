@@ -131,8 +131,7 @@ fn container(download: &Download, key: &str) -> Value {
     let mut container =
         json!(template.unwrap_or_else(|| default_container(download.config, download.own_image)));
     container["args"] = json!([uri, MOUNT_PATH]);
-    container["volumeMounts"] =
-        json!([{"name": names::MODEL_VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("{}/{key}", names::INCOMING)}]);
+    container["volumeMounts"] = json!([{"name": names::MODEL_VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("{}/{key}", names::INCOMING)}]);
     if container["terminationMessagePolicy"].is_null() {
         container["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     }

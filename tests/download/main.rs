@@ -5,6 +5,7 @@ mod cli;
 mod copies;
 mod faults;
 mod refusals;
+mod resume;
 mod tls;
 
 use std::collections::BTreeMap;

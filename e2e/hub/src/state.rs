@@ -1,6 +1,7 @@
 //! What both servers share: repositories, faults, and the record of requests.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -94,6 +95,8 @@ pub struct State {
     /// What the relays are to do with answers on their way, by connection.
     effects: Mutex<BTreeMap<u64, Effect>>,
     page_size: Mutex<usize>,
+    /// Bytes of answers that were handed to clients' connections.
+    sent: AtomicU64,
     /// The CDN's origin in signed URLs, such as `http://127.0.0.1:4711`.
     pub public_cdn: String,
 }
@@ -109,6 +112,7 @@ impl State {
             requests: Mutex::default(),
             effects: Mutex::default(),
             page_size: Mutex::new(PAGE_SIZE),
+            sent: AtomicU64::new(0),
             public_cdn,
         }
     }
@@ -273,6 +277,15 @@ impl State {
     /// Looks at a repository, if there is one of that name.
     pub fn repo<T>(&self, name: &str, look: impl FnOnce(&Repo) -> T) -> Option<T> {
         lock(&self.repos).get(name).map(look)
+    }
+
+    pub fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of answers so far, those that a connection took down with it included.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     pub fn page_size(&self) -> usize {

@@ -6,11 +6,16 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use reqwest::Url;
+
+mod http;
+mod hub;
+mod link;
+
+use http::{Answer, plain};
+use hub::Hub;
+pub use link::Link;
 
 use super::error::{Error, Fault, Result};
-use super::http::{Answer, plain};
-use super::hub::Hub;
 use super::plan::PlannedFile;
 use super::settings::Settings;
 
@@ -96,6 +101,8 @@ pub struct Body {
     answer: Answer,
     /// The bytes of the file that it holds.
     pub range: Range<u64>,
+    /// Whether it is the whole file although a part was asked for.
+    pub whole: bool,
 }
 
 impl Source {
@@ -120,17 +127,23 @@ impl Source {
         }
     }
 
-    /// Asks once for a range of a file. `link` carries the address behind the redirects from one range to
-    /// the next; without one they are followed anew.
+    /// Asks once for a range of a file; `link` is the file's.
     pub async fn open(
         &self,
-        commit: &str,
+        commit: Option<&str>,
         file: &PlannedFile,
         range: &Range<u64>,
-        link: &mut Option<Url>,
+        link: &Link,
     ) -> Result<Body> {
         match self {
-            Self::Hub(hub) => hub.open(commit, file, range, link).await,
+            Self::Hub(hub) => hub.open(commit.unwrap_or_default(), file, range, link).await,
+        }
+    }
+
+    /// Where the files are asked for: the same files at another place are not the same download.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Hub(hub) => hub.place(),
         }
     }
 
@@ -161,7 +174,8 @@ impl Body {
                 _ => 0..size,
             }
         };
-        Ok(Self { answer, range: held })
+        let whole = held.end > range.end || held.start < range.start;
+        Ok(Self { answer, range: held, whole })
     }
 
     /// The next bytes; `None` when the server says that there are no more.

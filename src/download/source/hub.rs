@@ -9,14 +9,14 @@ use std::ops::Range;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::digest::Digest;
-use super::error::{Error, Fault, Result};
 use super::http::{Answer, Http, plain};
-use super::plan::PlannedFile;
-use super::retry::{Pause, Policy, passing_status};
-use super::settings::Settings;
-use super::source::{Body, Repository, is_commit};
-use super::store;
+use super::{Body, Link, Repository, is_commit};
+use crate::download::digest::Digest;
+use crate::download::error::{Error, Fault, Result};
+use crate::download::plan::PlannedFile;
+use crate::download::retry::{Pause, Policy, passing_status};
+use crate::download::settings::Settings;
+use crate::download::store;
 
 /// The most bytes of one answer of the API: a page of 1000 files has some 300 kB.
 const MOST_JSON: usize = 16 << 20;
@@ -82,6 +82,11 @@ impl Hub {
         &self.http.pause
     }
 
+    /// The repository's address.
+    pub fn place(&self) -> String {
+        format!("{}{}", self.http.endpoint(), self.repository)
+    }
+
     /// The commit that the repository's revision is now.
     pub async fn commit(&self) -> Result<String> {
         let Repository { owner, model, revision } = &self.repository;
@@ -128,20 +133,19 @@ impl Hub {
         commit: &str,
         file: &PlannedFile,
         range: &Range<u64>,
-        link: &mut Option<Url>,
+        link: &Link,
     ) -> Result<Body> {
-        let url = link.take().unwrap_or_else(|| {
-            let Repository { owner, model, .. } = &self.repository;
-            self.url([owner.as_str(), model, "resolve", commit].into_iter().chain(file.path.split('/')))
-        });
-        let answer = self.http.get(url, Some(range)).await?;
+        let Repository { owner, model, .. } = &self.repository;
+        let path = file.path.split('/');
+        let resolve = || self.url([owner.as_str(), model, "resolve", commit].into_iter().chain(path));
+        let answer = link.through(resolve, |url| self.http.get(url, Some(range))).await?;
         match answer.status() {
-            200 | 206 => {
-                *link = Some(answer.url.clone());
-                Body::new(answer, range, file.size)
-            }
+            200 | 206 => Body::new(answer, range, file.size),
             _ if answer.from_endpoint => Err(self.refusal(&answer, Asked::File { path: &file.path, commit })),
-            status => Err(refused_by_store(&answer, status)),
+            status => {
+                link.forget_if(&answer.url).await;
+                Err(refused_by_store(&answer, status))
+            }
         }
     }
 
@@ -213,7 +217,7 @@ impl Entry {
         }
         let oid = oid.to_ascii_lowercase();
         let digest = if digits == 64 { Digest::Sha256(oid) } else { Digest::GitBlob(oid) };
-        Ok(PlannedFile { path: self.path, size, digest })
+        Ok(PlannedFile::new(self.path, size, digest))
     }
 }
 

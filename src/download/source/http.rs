@@ -11,9 +11,9 @@ use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION, RAN
 use reqwest::{Certificate, Client, NoProxy, Proxy, Response, Url};
 use tokio::time::timeout;
 
-use super::error::{Error, Fault, Result};
-use super::retry::Pause;
-use super::settings::Settings;
+use crate::download::error::{Error, Fault, Result};
+use crate::download::retry::Pause;
+use crate::download::settings::{Settings, Token};
 
 const MOST_REDIRECTS: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ impl Http {
             name: "the HTTP client's configuration",
             why: causes(error),
         })?;
-        let authorization = settings.token.as_ref().map(super::settings::Token::header).transpose()?;
+        let authorization = settings.token.as_ref().map(Token::header).transpose()?;
         let endpoint = settings.endpoint.clone();
         Ok(Self { client, endpoint, authorization, stall: settings.stall, pause: Pause::default() })
     }

@@ -1,0 +1,201 @@
+//! How far a download is: for people in lines or bars (F7), for the agent in a file beside the unfinished ones (A8).
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::error::{Error, Result};
+use super::plan::PlannedFile;
+use super::store::Store;
+
+/// The time between two looks at the counters.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How far a download is, as it stands in `.localmodel/progress.json` while there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Bytes that are there.
+    pub bytes_done: u64,
+    /// Bytes of all files.
+    pub bytes_total: u64,
+    /// Files that are in their place.
+    pub files_done: u64,
+    /// All files.
+    pub files_total: u64,
+    /// Bytes that came in a second, lately.
+    #[serde(default)]
+    pub bytes_per_second: u64,
+}
+
+impl Snapshot {
+    /// Where it stands.
+    pub const PATH: &str = ".localmodel/progress.json";
+
+    /// What the download into the folder `dir` said last; nothing if there is none, or it said nothing readable.
+    pub fn read(dir: &Path) -> Option<Self> {
+        let store = Store::open(dir).ok()??;
+        serde_json::from_slice(&store.read(Self::PATH).ok()??).ok()
+    }
+
+    fn write(&self, store: &Store) -> Result<()> {
+        let json = serde_json::to_vec(self)
+            .map_err(|error| Error::disk("write", &store.path().join(Self::PATH), error))?;
+        let mut file = store.unfinished(Self::PATH)?;
+        file.write_all(&json)?;
+        file.place_before_it_is_durable(Self::PATH)
+    }
+}
+
+/// Counts what has arrived.
+#[derive(Debug)]
+pub struct Progress {
+    /// Bytes and files that were there before this run.
+    before: (u64, u64),
+    bytes: u64,
+    files: u64,
+    /// Bytes that an earlier run had fetched of files that this one finishes.
+    resumed: AtomicU64,
+    done: AtomicU64,
+    files_done: AtomicUsize,
+    meters: Mutex<Vec<Arc<Meter>>>,
+}
+
+/// How far one large file is.
+#[derive(Debug)]
+pub struct Meter {
+    /// Its path.
+    pub path: String,
+    /// Its size.
+    pub size: u64,
+    /// Bytes that are there.
+    pub done: AtomicU64,
+}
+
+impl Progress {
+    /// For these files, beside `before` files of so many bytes in all, which are there already.
+    pub fn new(wanted: &[PlannedFile], before: (u64, u64)) -> Self {
+        Self {
+            before,
+            bytes: wanted.iter().map(|file| file.size).sum(),
+            files: wanted.len() as u64,
+            resumed: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            files_done: AtomicUsize::new(0),
+            meters: Mutex::default(),
+        }
+    }
+
+    /// A large file is begun, of which `resumed` bytes are there.
+    pub fn begin(&self, file: &PlannedFile, resumed: u64) -> Arc<Meter> {
+        self.resumed.fetch_add(resumed, Relaxed);
+        let meter = Meter { path: file.path.clone(), size: file.size, done: AtomicU64::new(resumed) };
+        let meter = Arc::new(meter);
+        self.meters().push(Arc::clone(&meter));
+        meter
+    }
+
+    /// Bytes have arrived, of a large file if there is a meter.
+    pub fn received(&self, bytes: u64, meter: Option<&Meter>) {
+        self.done.fetch_add(bytes, Relaxed);
+        if let Some(meter) = meter {
+            meter.done.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// All bytes of a file have to be fetched again.
+    pub fn lost(&self, size: u64, meter: Option<&Meter>) {
+        if let Some(meter) = meter {
+            meter.done.store(0, Relaxed);
+        }
+        // What of it an earlier run had fetched is lost as well.
+        let here = size.min(self.done.load(Relaxed));
+        self.done.fetch_sub(here, Relaxed);
+        self.resumed.fetch_sub((size - here).min(self.resumed.load(Relaxed)), Relaxed);
+    }
+
+    /// A file is in its place.
+    pub fn file_done(&self, path: &str) {
+        self.files_done.fetch_add(1, Relaxed);
+        self.meters().retain(|meter| meter.path != path);
+    }
+
+    /// The large files that are on their way.
+    pub fn under_way(&self) -> Vec<Arc<Meter>> {
+        self.meters().clone()
+    }
+
+    /// How far it is, at this pace.
+    pub fn snapshot(&self, bytes_per_second: u64) -> Snapshot {
+        let (bytes, files) = self.before;
+        let here = self.done.load(Relaxed) + self.resumed.load(Relaxed);
+        Snapshot {
+            bytes_done: bytes + here.min(self.bytes),
+            bytes_total: bytes + self.bytes,
+            files_done: files + self.files_done.load(Relaxed) as u64,
+            files_total: files + self.files,
+            bytes_per_second,
+        }
+    }
+
+    /// Tells how far it is, for ever: the agent each second, the log now and then.
+    pub async fn report(&self, store: &Store, every: Duration) -> Infallible {
+        let start = Instant::now();
+        let (mut told, mut before) = (Instant::now(), 0);
+        let mut last = None;
+        loop {
+            let done = self.done.load(Relaxed);
+            let snapshot = self.snapshot(rate(done, start.elapsed()));
+            if last != Some(snapshot) {
+                if let Err(error) = snapshot.write(store) {
+                    tracing::debug!("{error}");
+                }
+                last = Some(snapshot);
+            }
+            if told.elapsed() >= every {
+                self.log(&snapshot, rate(done.saturating_sub(before), told.elapsed()), start.elapsed());
+                (told, before) = (Instant::now(), done);
+            }
+            tokio::time::sleep(TICK.min(every)).await;
+        }
+    }
+
+    fn log(&self, snapshot: &Snapshot, bytes_per_second: u64, elapsed: Duration) {
+        let left = snapshot.bytes_total - snapshot.bytes_done;
+        tracing::info!(
+            bytes_done = snapshot.bytes_done,
+            bytes_total = snapshot.bytes_total,
+            files_done = snapshot.files_done,
+            files_total = snapshot.files_total,
+            bytes_per_second,
+            seconds_left = time_left(left, self.done.load(Relaxed), elapsed),
+            "downloading"
+        );
+    }
+
+    fn meters(&self) -> MutexGuard<'_, Vec<Arc<Meter>>> {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes in a second.
+pub fn rate(bytes: u64, time: Duration) -> u64 {
+    let micros = time.as_micros().max(1);
+    u64::try_from(u128::from(bytes) * 1_000_000 / micros).unwrap_or(u64::MAX)
+}
+
+/// Seconds that `left` bytes take at the pace of the `done` ones; `None` before there is a pace.
+fn time_left(left: u64, done: u64, elapsed: Duration) -> Option<u64> {
+    match rate(done, elapsed) {
+        0 => None,
+        pace => Some(left.div_ceil(pace)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
