@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::source::SUPPORTED;
+
 /// The result of anything in this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -19,9 +21,7 @@ const TOKEN_ADVICE: &str = "put a token in HF_TOKEN (in a cluster: key HF_TOKEN 
 pub enum Error {
     #[error("the source {uri:?} is not valid: {why}")]
     InvalidSource { uri: String, why: String },
-    #[error(
-        "the source {uri:?} has a scheme that is not supported; supported is hf://owner/model[:revision]"
-    )]
+    #[error("the source {uri:?} has a scheme that is not supported; supported are {SUPPORTED}")]
     UnsupportedScheme { uri: String },
     #[error("{name} is not valid: {why}")]
     InvalidSetting { name: &'static str, why: String },
@@ -59,6 +59,15 @@ pub enum Error {
     #[error("{last} (tried {attempts} times)")]
     GaveUp { attempts: usize, last: Box<Error> },
 
+    #[error("{place} does not exist, or holds nothing: check its name")]
+    NoObjects { place: String },
+    #[error(
+        "{place} refuses access: check the credentials (in a cluster: the secret or service account that the \
+         cache or the ClusterStorageContainer names)"
+    )]
+    StoreRefused { place: String },
+    #[error("{place} changed while it was downloaded")]
+    Changed { place: String },
     #[error("{source_uri} holds no file to download: {why}")]
     NothingSelected { source_uri: String, why: String },
     #[error("{path:?} is corrupt: its bytes have {found}, the hub says {expected}")]
@@ -75,6 +84,8 @@ pub enum Error {
     Disk { action: &'static str, path: PathBuf, source: io::Error },
     #[error("the manifest {} is damaged: {why}", .path.display())]
     ManifestDamaged { path: PathBuf, why: String },
+    #[error("{} holds no copy of a model: there is no manifest", .0.display())]
+    NoCopy(PathBuf),
     #[error("interrupted by {signal}; a later run fetches what is missing")]
     Interrupted { signal: &'static str },
 }
@@ -129,6 +140,8 @@ pub enum Reason {
     RepositoryNotFound,
     RevisionNotFound,
     FileNotFound,
+    NotFound,
+    SourceChanged,
     RepositoryGated,
     TokenMissing,
     TokenInvalid,
@@ -143,6 +156,7 @@ pub enum Reason {
     DiskFull,
     DiskError,
     ManifestDamaged,
+    NoCopy,
     Interrupted,
 }
 
@@ -165,19 +179,23 @@ impl Error {
             Self::Passing { fault: Fault::RateLimited { .. }, .. } => Reason::RateLimited,
             Self::Passing { .. } => Reason::SourceUnavailable,
             Self::GaveUp { last, .. } => last.reason(),
+            Self::NoObjects { .. } => Reason::NotFound,
+            Self::StoreRefused { .. } => Reason::AccessDenied,
+            Self::Changed { .. } => Reason::SourceChanged,
             Self::NothingSelected { .. } => Reason::NothingSelected,
             Self::ChecksumMismatch { .. } => Reason::ChecksumMismatch,
             Self::UnsafeName { .. } | Self::InTheWay(_) => Reason::UnsafeFileName,
             Self::NoRoom { .. } | Self::DiskFull(_) => Reason::DiskFull,
             Self::Disk { .. } => Reason::DiskError,
             Self::ManifestDamaged { .. } => Reason::ManifestDamaged,
+            Self::NoCopy(_) => Reason::NoCopy,
             Self::Interrupted { .. } => Reason::Interrupted,
         }
     }
 
-    /// Whether the hub says that the pinned commit, or a file of it, does not exist (any more).
+    /// Whether the pinned commit, a file of it, or a listed object does not exist any more.
     pub(crate) fn is_gone(&self) -> bool {
-        matches!(self, Self::RevisionNotFound { .. } | Self::FileNotFound { .. })
+        matches!(self, Self::RevisionNotFound { .. } | Self::FileNotFound { .. } | Self::Changed { .. })
     }
 
     /// An error of the disk; one that means "full" says so.

@@ -4,6 +4,7 @@
 //! what the folder lacks, and the [`manifest`] is written last: its presence is what makes a copy complete.
 //! [`source`] asks hubs and stores, [`store`] owns the folder, [`retry`] the patience.
 
+mod archive;
 mod cli;
 pub mod digest;
 pub mod engine;
@@ -17,9 +18,12 @@ pub mod select;
 pub mod settings;
 pub mod source;
 pub mod store;
+pub mod variables;
+pub mod verify;
 
 pub use cli::{Args, run};
 pub use error::{Error, Failure, Reason};
 pub use job::download;
 pub use manifest::{Damage, DamageKind, Manifest, ManifestFile, is_complete};
 pub use settings::Settings;
+pub use verify::verify;

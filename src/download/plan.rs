@@ -17,7 +17,7 @@ use super::store::{self, Store};
 pub struct Plan {
     /// The source URI, verbatim.
     pub source: String,
-    /// The commit.
+    /// The commit; empty where the source has no such thing.
     pub revision: String,
     /// As in the [`Manifest`].
     pub allow_patterns: Vec<String>,
@@ -39,7 +39,7 @@ pub struct PlannedFile {
     pub size: u64,
     /// What its bytes hash to.
     pub digest: Digest,
-    /// Which version of it is wanted, where the source tells versions apart by themselves: an ETag.
+    /// Which version of it is wanted, where the source tells versions apart by themselves: an `ETag`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
@@ -148,7 +148,7 @@ pub fn start(
         if damage.is_empty() && (selected || manifest.adopted) {
             return None;
         }
-        if selected && !manifest.adopted && manifest.revision.is_some() {
+        if selected && !manifest.adopted && !manifest.unpacked && manifest.revision.is_some() {
             return Some(Start::Repair(manifest.into(), damage));
         }
     }
@@ -220,6 +220,14 @@ mod tests {
             ("a whole adopted copy", &some, Some(adopted.clone()), vec![], None, None),
             ("a damaged adopted copy", &all, Some(adopted), damage(), None, Some(ask(None, &["a"]))),
             ("a copy of something else", &all, Some(other.clone()), vec![], None, Some(ask(None, &["a"]))),
+            (
+                "a damaged copy out of an archive",
+                &all,
+                Some(Manifest { unpacked: true, ..manifest() }),
+                damage(),
+                None,
+                Some(ask(Some("c1"), &["a"])),
+            ),
             ("a killed run", &all, None, vec![], Some(record()), Some(Start::Resume(record()))),
             (
                 "a killed run over something else",

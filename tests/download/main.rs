@@ -7,6 +7,7 @@ mod faults;
 mod refusals;
 mod resume;
 mod tls;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fs;

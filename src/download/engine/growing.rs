@@ -93,7 +93,7 @@ impl Growing {
         let boot = boot_id();
         let mut replay = journal::replay(&content, &key, chunks, boot.as_deref());
         let end = replay.on_disk.iter().rposition(|there| *there).map_or(0, |last| chunks.range(last).end);
-        if new || part.len()? < end {
+        if new || part.length()? < end {
             replay = journal::replay(&[], &key, chunks, None);
         }
         part.reserve(file.size)?;
@@ -120,8 +120,8 @@ impl Growing {
         self.state().waiting.insert(chunk, Arc::clone(&buffer));
         let growing = Arc::clone(self);
         self.threads.start(move || {
-            let written = growing.write(chunk, buffer);
-            growing.tell(written);
+            let result = growing.write(chunk, &buffer);
+            growing.tell(result);
         });
         self.go_on_hashing();
     }
@@ -137,9 +137,8 @@ impl Growing {
         Ok(nothing)
     }
 
-    fn write(&self, chunk: usize, buffer: Arc<Buffer>) -> Result<()> {
-        self.part.write(&buffer, self.chunks.range(chunk).start)?;
-        drop(buffer);
+    fn write(&self, chunk: usize, buffer: &Buffer) -> Result<()> {
+        self.part.write(buffer, self.chunks.range(chunk).start)?;
         if self.chunks.count() > 1 {
             self.journal().file.append(&journal::line(&Record::Written(chunk)))?;
             self.sync_now_and_then(chunk)?;
@@ -182,8 +181,8 @@ impl Growing {
         drop(state);
         let growing = Arc::clone(self);
         self.threads.start(move || {
-            let hashed = growing.hash(hasher);
-            growing.tell(hashed);
+            let result = growing.hash(hasher);
+            growing.tell(result);
         });
     }
 
@@ -232,7 +231,7 @@ impl Growing {
             if complete { state.hasher.take() } else { None }
         };
         let Some(hasher) = hasher else { return Ok(()) };
-        let event = match hasher.verify(&self.file.digest) {
+        let event = match hasher.verify(&self.link.expected(&self.file.digest)) {
             Ok(sha256) => {
                 self.part.finish(self.file.size)?;
                 self.store.place(&self.part, &self.file.path)?;
@@ -265,9 +264,9 @@ impl State {
         let restored = checkpoint.and_then(|checkpoint| {
             Some((Hasher::restore(&file.digest, &checkpoint.hash)?, checkpoint.chunk))
         });
-        let (hasher, hashed) = restored.unwrap_or_else(|| (Hasher::new(&file.digest, file.size), 0));
+        let (state, hashed) = restored.unwrap_or_else(|| (Hasher::new(&file.digest, file.size), 0));
         Self {
-            hasher: Some(hasher),
+            hasher: Some(state),
             hashed,
             waiting: BTreeMap::new(),
             on_disk,

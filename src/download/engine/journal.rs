@@ -92,7 +92,9 @@ pub fn replay(bytes: &[u8], key: &str, chunks: Chunks, boot: Option<&str>) -> Re
         length = lines.at;
     }
     if boot.is_some() && of.as_deref() == boot {
-        written.into_iter().for_each(|chunk| synced[chunk] = true);
+        for chunk in written {
+            synced[chunk] = true;
+        }
     }
     Replay { on_disk: synced, checkpoint, length }
 }

@@ -93,7 +93,7 @@ impl Streams {
             let mut rung = std::pin::pin!(self.bell.notified());
             rung.as_mut().enable();
             let buffer = self.pool.take().await;
-            if let Some(task) = self.schedule().next() {
+            if let Some(task) = self.schedule().assign() {
                 return (buffer, task);
             }
             drop(buffer);

@@ -75,7 +75,7 @@ impl Schedule {
     }
 
     /// What a stream without a file does next; `None`: nothing at the moment.
-    pub fn next(&mut self) -> Option<Task> {
+    pub fn assign(&mut self) -> Option<Task> {
         while self.files.get(self.first).is_some_and(|file| file.stage == Stage::Settled) {
             self.first += 1;
         }
@@ -158,7 +158,7 @@ mod tests {
     fn opened(chunks: &[usize]) -> Schedule {
         let mut schedule = Schedule::new(chunks.len());
         for (file, count) in chunks.iter().enumerate() {
-            assert_eq!(schedule.next(), Some(Task::Open(file)));
+            assert_eq!(schedule.assign(), Some(Task::Open(file)));
             schedule.opened(file, &vec![false; *count]);
             schedule.files[file].stage = Stage::Opening; // until all are open, so that none is joined
         }
@@ -176,8 +176,8 @@ mod tests {
     #[test]
     fn a_stream_has_a_file_for_itself_while_there_are_files() {
         let mut schedule = opened(&[3, 3]);
-        assert_eq!(fetch(schedule.next()), Claim { file: 0, chunk: 0, end: 3 });
-        let second = fetch(schedule.next());
+        assert_eq!(fetch(schedule.assign()), Claim { file: 0, chunk: 0, end: 3 });
+        let second = fetch(schedule.assign());
         assert_eq!(second, Claim { file: 1, chunk: 0, end: 3 });
         assert_eq!(schedule.following(&second), Some(Claim { file: 1, chunk: 1, end: 3 }));
     }
@@ -185,23 +185,23 @@ mod tests {
     #[test]
     fn streams_without_a_file_share_the_one_with_most_left_and_ask_for_a_chunk_at_a_time() {
         let mut schedule = opened(&[9, 2]);
-        let first = fetch(schedule.next());
-        let small = fetch(schedule.next());
-        let second = fetch(schedule.next());
+        let first = fetch(schedule.assign());
+        let small = fetch(schedule.assign());
+        let second = fetch(schedule.assign());
         assert_eq!(second, Claim { file: 0, chunk: 1, end: 2 });
         assert_eq!(schedule.following(&first), Some(Claim { file: 0, chunk: 2, end: 3 }));
         let small = schedule.following(&small).unwrap();
         assert_eq!(schedule.following(&small), None, "it has left the file");
-        assert_eq!(fetch(schedule.next()).file, 0);
+        assert_eq!(fetch(schedule.assign()).file, 0);
     }
 
     #[test]
     fn what_is_on_the_disk_is_not_fetched_and_not_asked_for() {
         let mut schedule = Schedule::new(1);
-        assert_eq!(schedule.next(), Some(Task::Open(0)));
-        assert_eq!(schedule.next(), None, "another stream is opening it");
+        assert_eq!(schedule.assign(), Some(Task::Open(0)));
+        assert_eq!(schedule.assign(), None, "another stream is opening it");
         schedule.opened(0, &[true, false, false, true, false]);
-        let claim = fetch(schedule.next());
+        let claim = fetch(schedule.assign());
         assert_eq!(claim, Claim { file: 0, chunk: 1, end: 3 });
         let claim = schedule.following(&claim).unwrap();
         assert_eq!(schedule.following(&claim), Some(Claim { file: 0, chunk: 4, end: 5 }));
@@ -210,10 +210,10 @@ mod tests {
     #[test]
     fn a_file_that_only_comes_whole_is_left_to_one_stream() {
         let mut schedule = opened(&[9]);
-        let first = fetch(schedule.next());
-        let second = fetch(schedule.next());
+        let first = fetch(schedule.assign());
+        let second = fetch(schedule.assign());
         schedule.whole_only(0);
-        assert_eq!(schedule.next(), None);
+        assert_eq!(schedule.assign(), None);
         assert_eq!(schedule.following(&second), None);
         assert_eq!(schedule.following(&first).map(|claim| claim.end), Some(9));
     }
@@ -232,7 +232,7 @@ mod tests {
             for stream in order.into_iter().chain(last_round) {
                 let claim = match streams[stream].take() {
                     Some(claim) => schedule.following(&claim),
-                    None => match schedule.next() {
+                    None => match schedule.assign() {
                         Some(Task::Open(file)) => { schedule.opened(file, &files[file]); None }
                         Some(Task::Fetch(claim)) => Some(claim),
                         None => None,

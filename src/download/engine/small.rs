@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::buffers::Buffer;
 use super::receive::Receiver;
 use super::{Transfer, mismatch, twice};
-use crate::download::digest::Hasher;
+use crate::download::digest::{Digest, Hasher};
 use crate::download::error::{Error, Result};
 use crate::download::manifest::ManifestFile;
 use crate::download::plan::PlannedFile;
@@ -22,12 +22,19 @@ pub async fn fetch(transfer: &Transfer, files: Vec<PlannedFile>) -> Result<Vec<M
     let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
     let fetched = stream::iter(files).map(|file| one(transfer, file));
     let fetched = fetched.buffer_unordered(transfer.settings.streams.max(1)).try_collect().await?;
-    let synced = stream::iter(paths).map(|path| {
-        let store = Arc::clone(&transfer.store);
-        transfer.threads.run(move || store.sync(&path))
-    });
-    synced.buffer_unordered(SYNCS).try_collect::<()>().await?;
+    transfer.sync(paths).await?;
     Ok(fetched)
+}
+
+impl Transfer {
+    /// Puts files and their names on the disk, many at a time: the disk takes them together.
+    pub async fn sync(&self, paths: Vec<String>) -> Result<()> {
+        let synced = stream::iter(paths).map(|path| {
+            let store = Arc::clone(&self.store);
+            self.threads.run(move || store.sync(&path))
+        });
+        synced.buffer_unordered(SYNCS).try_collect().await
+    }
 }
 
 /// Fetches a file; one that came corrupt is fetched once more.
@@ -45,17 +52,19 @@ async fn one(transfer: &Transfer, file: PlannedFile) -> Result<ManifestFile> {
 
 async fn once(transfer: &Transfer, file: &PlannedFile) -> Result<String> {
     let mut buffer = Buffer::of_its_own(usize::try_from(file.size).unwrap_or(usize::MAX));
-    let receiver = Receiver { transfer, file, link: &Link::default(), meter: None };
+    let link = Link::default();
+    let receiver = Receiver { transfer, file, link: &link, meter: None };
     receiver.fill(&mut buffer, 0..file.size, file.size, &mut None).await?;
     let (store, file) = (Arc::clone(&transfer.store), file.clone());
-    transfer.threads.run(move || write(&store, &file, &buffer)).await
+    let expected = link.expected(&file.digest);
+    transfer.threads.run(move || write(&store, &file, &expected, &buffer)).await
 }
 
 /// Gives the file its name if its digest is right; gives its SHA-256.
-fn write(store: &Store, file: &PlannedFile, buffer: &Buffer) -> Result<String> {
+fn write(store: &Store, file: &PlannedFile, expected: &Digest, buffer: &Buffer) -> Result<String> {
     let mut hasher = Hasher::new(&file.digest, file.size);
     hasher.update(buffer.filled());
-    let sha256 = hasher.verify(&file.digest).map_err(|found| mismatch(file, &found))?;
+    let sha256 = hasher.verify(expected).map_err(|found| mismatch(file, &found))?;
     let mut unfinished = store.unfinished(&file.path)?;
     unfinished.write_all(buffer.filled())?;
     unfinished.place_before_it_is_durable(&file.path)?;

@@ -73,7 +73,7 @@ mod tests {
     async fn quiet_comes_when_the_last_work_is_done_and_lasts() {
         let threads = Threads::new("/models");
         let (go_on, waiting) = mpsc::channel::<()>();
-        threads.start(move || drop(waiting.recv()));
+        threads.start(move || assert!(waiting.recv().is_err()));
         let mut quiet = std::pin::pin!(threads.quiet());
         assert!(futures::poll!(&mut quiet).is_pending());
         drop(go_on);

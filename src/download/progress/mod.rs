@@ -1,5 +1,7 @@
 //! How far a download is: for people in lines or bars (F7), for the agent in a file beside the unfinished ones (A8).
 
+mod bars;
+
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -9,12 +11,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+pub use bars::Above;
+use bars::Bars;
+
 use super::error::{Error, Result};
 use super::plan::PlannedFile;
+use super::settings::Settings;
 use super::store::Store;
 
 /// The time between two looks at the counters.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The time between two drawings of the bars.
+const DRAW: Duration = Duration::from_millis(200);
 
 /// How far a download is, as it stands in `.localmodel/progress.json` while there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,25 +152,31 @@ impl Progress {
         }
     }
 
-    /// Tells how far it is, for ever: the agent each second, the log now and then.
-    pub async fn report(&self, store: &Store, every: Duration) -> Infallible {
+    /// Tells how far it is, for ever: the agent each second, people in bars or a line now and then.
+    pub async fn report(&self, store: &Store, settings: &Settings) -> Infallible {
+        let every = settings.progress_every;
+        let mut bars = settings.bars.clone().map(Bars::new);
         let start = Instant::now();
         let (mut told, mut before) = (Instant::now(), 0);
-        let mut last = None;
+        let (mut last, mut written) = (None, None);
         loop {
             let done = self.done.load(Relaxed);
             let snapshot = self.snapshot(rate(done, start.elapsed()));
-            if last != Some(snapshot) {
+            let due = written.is_none_or(|written: Instant| written.elapsed() >= TICK.min(every));
+            if due && last != Some(snapshot) {
+                written = Some(Instant::now());
                 if let Err(error) = snapshot.write(store) {
                     tracing::debug!("{error}");
                 }
                 last = Some(snapshot);
             }
-            if told.elapsed() >= every {
+            if let Some(bars) = &mut bars {
+                bars.show(self, &snapshot);
+            } else if told.elapsed() >= every {
                 self.log(&snapshot, rate(done.saturating_sub(before), told.elapsed()), start.elapsed());
                 (told, before) = (Instant::now(), done);
             }
-            tokio::time::sleep(TICK.min(every)).await;
+            tokio::time::sleep(if bars.is_some() { DRAW } else { TICK.min(every) }).await;
         }
     }
 

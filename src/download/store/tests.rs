@@ -123,7 +123,7 @@ fn a_part_takes_bytes_anywhere_and_is_found_again() {
     part.write(&buffer, 8192).unwrap();
     drop(part);
     let (part, new) = store.part("a/b").unwrap();
-    assert!(!new && part.len().unwrap() == 12_288);
+    assert!(!new && part.length().unwrap() == 12_288);
     let mut buffer = Buffer::of_its_own(8192);
     buffer.append(&[1; 8192], usize::MAX);
     part.write(&buffer, 0).unwrap();

@@ -83,13 +83,9 @@ impl Store {
             direct: AtomicBool::new(direct),
             cached: AtomicU64::new(0),
         };
-        match self.left(&name, flags).or_else(|_| self.left(&name, OFlags::RDWR)) {
-            Ok(Some(found)) => {
-                let direct =
-                    rustix::fs::fcntl_getfl(&found.1).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
-                return Ok((part(found, direct, name), false));
-            }
-            Ok(None) | Err(_) => {}
+        if let Ok(Some(found)) = self.left(&name, flags).or_else(|_| self.left(&name, OFlags::RDWR)) {
+            let direct = rustix::fs::fcntl_getfl(&found.1).is_ok_and(|flags| flags.contains(OFlags::DIRECT));
+            return Ok((part(found, direct, name), false));
         }
         match self.anew(&name, flags) {
             Ok(made) => Ok((part(made, true, name), true)),
@@ -229,7 +225,7 @@ impl Part {
     }
 
     /// The length so far, with whole blocks.
-    pub fn len(&self) -> Result<u64> {
+    pub fn length(&self) -> Result<u64> {
         let metadata = self.file.metadata().map_err(|error| Error::disk("look at", &self.path, error))?;
         Ok(metadata.len())
     }
