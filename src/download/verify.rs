@@ -26,7 +26,9 @@ pub async fn run(args: Args) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(damages) => {
-            damages.iter().for_each(|damage| println!("{damage}"));
+            for damage in &damages {
+                println!("{damage}");
+            }
             eprintln!(
                 "error: {} files are damaged; `localmodel download` into {} mends them",
                 damages.len(),

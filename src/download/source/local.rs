@@ -51,9 +51,9 @@ impl Local {
             let mut files = Vec::new();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
             if path.is_file() {
-                collect(&path, name, &mut files)?
+                collect(&path, name, &mut files)?;
             } else {
-                walk(&path, "", &mut files)?
+                walk(&path, "", &mut files)?;
             }
             Ok(files)
         });
