@@ -9,7 +9,7 @@ demo: build
     hack/cluster run target/*/debug/demo
 
 # Everything that CI checks: lints, dependencies, unit tests, the hub's proof, the cluster's tests
-test: lint deny unit hub-proof e2e
+test: lint deny unit stores hub-proof e2e
 
 # Formatting and lints, warnings denied
 lint:
@@ -23,6 +23,20 @@ deny:
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
     cargo test --workspace --lib --bins --test download --test walkthrough --test protocol --test control --test binary
+
+# Downloads from real servers of the object stores' protocols, each installed from its package registry
+stores: build
+    hack/stores cargo test --test stores
+
+# The downloader beside what one would use instead: needs a quiet machine (docs/benchmarks.md)
+bench ROUNDS="5":
+    cargo build --release --bin localmodel
+    bench/install
+    bench/run {{ROUNDS}}
+
+# Fuzzes every parser of foreign bytes, with a nightly compiler; a minute each
+fuzz *ARGS:
+    hack/fuzz {{ARGS}}
 
 # The real huggingface_hub downloads from the mock hub
 hub-proof: build

@@ -47,7 +47,7 @@ pub enum Error {
     Forbidden { repository: String, message: String },
     #[error("{what} answered {status}{}", .message.as_deref().map(|m| format!(": {m}")).unwrap_or_default())]
     Refused { what: String, status: u16, message: Option<String> },
-    #[error("{what} answered something that is not the hub's protocol: {why}")]
+    #[error("{what} answered something that cannot be understood: {why}")]
     BadAnswer { what: String, why: String },
     #[error(
         "the certificate of {what} is not trusted ({why}): name the file of your certificate authority in \
@@ -70,9 +70,9 @@ pub enum Error {
     Changed { place: String },
     #[error("{source_uri} holds no file to download: {why}")]
     NothingSelected { source_uri: String, why: String },
-    #[error("{path:?} is corrupt: its bytes have {found}, the hub says {expected}")]
+    #[error("{path:?} is corrupt: its bytes have {found}, the source says {expected}")]
     ChecksumMismatch { path: String, expected: String, found: String },
-    #[error("the name {name:?} from the hub is refused: {why}")]
+    #[error("the name {name:?} from the source is refused: {why}")]
     UnsafeName { name: String, why: &'static str },
     #[error("{} cannot be used: a symlink, a file or a folder stands in its way; remove that", .0.display())]
     InTheWay(PathBuf),
@@ -265,31 +265,4 @@ fn shortened(mut message: String) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_told_from_other_disk_errors() {
-        let at = |errno| Error::disk("write", Path::new("/models/a"), io::Error::from_raw_os_error(errno));
-        assert_eq!(at(28).reason(), Reason::DiskFull, "ENOSPC");
-        assert_eq!(at(122).reason(), Reason::DiskFull, "EDQUOT");
-        assert_eq!(at(5).reason(), Reason::DiskError, "EIO");
-    }
-
-    #[test]
-    fn a_failure_is_one_short_line_of_json_that_reads_back() {
-        let error =
-            Error::InvalidSource { uri: "hf://x".into(), why: "two\nlines ".to_owned() + &"é".repeat(3000) };
-        let failure = Failure::from(&error);
-        let json = serde_json::to_string(&failure).unwrap();
-        assert!(json.len() < 4096 && !json.contains('\n') && !json.contains("\\n"), "{json}");
-        assert_eq!(serde_json::from_str::<Failure>(&json).unwrap(), failure);
-        assert_eq!(failure.reason, "InvalidSource");
-    }
-
-    #[test]
-    fn giving_up_keeps_the_reason_of_the_last_fault() {
-        let last = Error::Passing { what: "hub".into(), fault: Fault::RateLimited { wait: None } };
-        assert_eq!(Error::GaveUp { attempts: 8, last: Box::new(last) }.reason(), Reason::RateLimited);
-    }
-}
+mod tests;

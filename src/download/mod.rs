@@ -11,7 +11,7 @@ pub mod engine;
 pub mod error;
 mod job;
 pub mod manifest;
-mod plan;
+pub mod plan;
 pub mod progress;
 pub mod retry;
 pub mod select;

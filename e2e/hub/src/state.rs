@@ -175,6 +175,14 @@ impl State {
                 answer.body.truncate(answer.body.len() / 2);
                 answer
             }
+            FaultKind::LongBody => {
+                answer.body.extend_from_within(..);
+                answer
+            }
+            FaultKind::WrongSizes(by) => {
+                answer.body = with_wrong_sizes(&answer.body, *by);
+                answer
+            }
             FaultKind::FlipByte => {
                 let middle = answer.body.len() / 2;
                 answer.body[middle] ^= 1;
@@ -295,6 +303,21 @@ impl State {
     pub fn set_page_size(&self, entries: usize) {
         *lock(&self.page_size) = entries.max(1);
     }
+}
+
+/// A page of a tree whose files have other sizes.
+fn with_wrong_sizes(tree: &[u8], by: i64) -> Vec<u8> {
+    let mut tree: serde_json::Value = serde_json::from_slice(tree).unwrap_or_default();
+    let wrong = |size: &mut serde_json::Value| {
+        *size = size.as_i64().unwrap_or_default().saturating_add(by).max(0).into();
+    };
+    for entry in tree.as_array_mut().into_iter().flatten() {
+        wrong(&mut entry["size"]);
+        if entry.get("lfs").is_some() {
+            wrong(&mut entry["lfs"]["size"]);
+        }
+    }
+    tree.to_string().into_bytes()
 }
 
 fn too_many_requests(seconds: u64, header: RateHeader) -> Answer {

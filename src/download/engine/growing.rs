@@ -4,6 +4,7 @@
 //! earlier run are read from the disk. When all is hashed and written the file gets its name.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -118,11 +119,7 @@ impl Growing {
         buffer.pad();
         let buffer = Arc::new(buffer);
         self.state().waiting.insert(chunk, Arc::clone(&buffer));
-        let growing = Arc::clone(self);
-        self.threads.start(move || {
-            let result = growing.write(chunk, &buffer);
-            growing.tell(result);
-        });
+        self.on_thread(move |growing| growing.write(chunk, buffer));
         self.go_on_hashing();
     }
 
@@ -137,8 +134,10 @@ impl Growing {
         Ok(nothing)
     }
 
-    fn write(&self, chunk: usize, buffer: &Buffer) -> Result<()> {
-        self.part.write(buffer, self.chunks.range(chunk).start)?;
+    fn write(&self, chunk: usize, buffer: Arc<Buffer>) -> Result<()> {
+        self.part.write(&buffer, self.chunks.range(chunk).start)?;
+        // Its memory is wanted for the next one.
+        drop(buffer);
         if self.chunks.count() > 1 {
             self.journal().file.append(&journal::line(&Record::Written(chunk)))?;
             self.sync_now_and_then(chunk)?;
@@ -179,11 +178,7 @@ impl Growing {
         }
         let Some(hasher) = state.hasher.take() else { return };
         drop(state);
-        let growing = Arc::clone(self);
-        self.threads.start(move || {
-            let result = growing.hash(hasher);
-            growing.tell(result);
-        });
+        self.on_thread(move |growing| growing.hash(hasher));
     }
 
     fn hash(&self, mut hasher: Hasher) -> Result<()> {
@@ -239,15 +234,20 @@ impl Growing {
             }
             Err(found) => Event::Corrupt(self.index, mismatch(&self.file, &found)),
         };
-        // Nobody listens once the transfer has failed.
         let _ = self.events.send(event);
         Ok(())
     }
 
-    fn tell(&self, result: Result<()>) {
-        if let Err(error) = result {
-            let _ = self.events.send(Event::Failed(error));
-        }
+    /// Does some work on a thread of its own; its failure is the transfer's.
+    fn on_thread(self: &Arc<Self>, work: impl FnOnce(&Self) -> Result<()> + Send + 'static) {
+        let growing = Arc::clone(self);
+        self.threads.start(move || {
+            let told = Told(&growing.events);
+            if let Err(error) = work(&growing) {
+                // Nobody listens once the transfer has failed.
+                let _ = told.0.send(Event::Failed(error));
+            }
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -256,6 +256,18 @@ impl Growing {
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells of a thread that panicked: without it the transfer would wait for ever.
+struct Told<'a>(&'a UnboundedSender<Event>);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let source = std::io::Error::other("a thread of the download panicked");
+            let _ = self.0.send(Event::Failed(Error::disk("write", Path::new("the model"), source)));
+        }
     }
 }
 

@@ -10,12 +10,13 @@ mod hub;
 mod link;
 mod local;
 mod objects;
+pub mod protocol;
 mod uri;
 mod web;
 
 use std::ops::Range;
 
-pub use body::Body;
+pub use body::{Body, content_range};
 pub use link::Link;
 pub use uri::{Account, Bucket, Location, Repository, SUPPORTED, is_commit, without_secrets};
 
