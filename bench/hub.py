@@ -68,8 +68,10 @@ def nginx(root: pathlib.Path, hub: int, cdn: int, scheme: str, models: dict[str,
             if "lfs" in entry:
                 resolves.append(f'location = {uri} {{ {head} add_header X-Linked-Etag \'"{entry["lfs"]["oid"]}"\' always; '
                                 f'return 302 {scheme}://localhost:{cdn}/{name}/{entry["path"]}?signature=x; }}')
+    # As root, nginx would read the files as somebody else.
+    user = "user root;" if os.geteuid() == 0 else ""
     return f"""
-daemon on; worker_processes 2; pid {root}/nginx.pid; error_log {root}/error.log; worker_rlimit_nofile 4096;
+{user} daemon on; worker_processes 2; pid {root}/nginx.pid; error_log {root}/error.log; worker_rlimit_nofile 4096;
 events {{ worker_connections 2048; }}
 http {{
   access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; default_type application/octet-stream;

@@ -4,6 +4,7 @@
 mod cli;
 mod copies;
 mod faults;
+mod others;
 mod refusals;
 mod resume;
 mod tls;

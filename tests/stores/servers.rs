@@ -129,13 +129,7 @@ pub fn gcs() -> Server {
 pub async fn azure() -> Server {
     let server = start(tempfile::tempdir().unwrap(), |dir, port| {
         let mut command = Command::new("azurite-blob");
-        command.args([
-            "--silent",
-            "--skipApiVersionCheck",
-            "--inMemoryPersistence",
-            "--blobHost",
-            "127.0.0.1",
-        ]);
+        command.args(["--silent", "--skipApiVersionCheck", "--blobHost", "127.0.0.1"]);
         command.args(["--blobPort", port, "--location"]).arg(dir);
         command
     });

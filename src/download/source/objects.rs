@@ -15,6 +15,7 @@ use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, Ht
 use object_store::path::Path;
 use object_store::{ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use reqwest::Client;
+use tokio::sync::OnceCell;
 
 use super::body::Body;
 use super::link::Link;
@@ -35,6 +36,9 @@ pub struct Objects {
     /// The bucket and the prefix, for messages.
     place: String,
     pause: Arc<Pause>,
+    refused: Arc<AtomicBool>,
+    /// Whether the prefix is the name of an object, once that is known.
+    one: OnceCell<bool>,
     retry: Policy,
     stall: Duration,
 }
@@ -43,12 +47,23 @@ impl Objects {
     /// A client with the credentials that the environment names.
     pub async fn new(bucket: &Bucket, settings: &Settings) -> Result<Self> {
         let pause = Arc::new(Pause::default());
-        let connector = Connector { client: http::client(settings)?, pause: Arc::clone(&pause) };
+        let refused = Arc::new(AtomicBool::new(false));
+        let client = http::client(settings)?;
+        let connector = Connector { client, pause: Arc::clone(&pause), refused: Arc::clone(&refused) };
         let store = credentials::open(bucket, &settings.variables, connector).await?;
         let prefix = Path::parse(&bucket.prefix)
             .map_err(|error| Error::InvalidSource { uri: bucket.to_string(), why: error.to_string() })?;
         let (retry, stall) = (settings.retry, settings.stall);
-        Ok(Self { store, prefix, place: bucket.to_string(), pause, retry, stall })
+        Ok(Self {
+            store,
+            prefix,
+            place: bucket.to_string(),
+            pause,
+            refused,
+            one: OnceCell::new(),
+            retry,
+            stall,
+        })
     }
 
     /// The bucket and the prefix.
@@ -96,16 +111,8 @@ impl Objects {
 
     /// Asks once for a range of an object.
     pub async fn open(&self, file: &PlannedFile, range: &Range<u64>, link: &Link) -> Result<Body> {
-        let below = self.prefix.parts().chain(file.path.split('/').map(Into::into)).collect::<Path>();
-        // The prefix itself is the object's name where it is the only one.
-        let whole = self.prefix.filename() == Some(file.path.as_str());
-        let result = match self.get(&below, file, range, link).await {
-            Err(object_store::Error::NotFound { .. }) if whole => {
-                self.get(&self.prefix, file, range, link).await
-            }
-            other => other,
-        };
-        let result = result.map_err(|error| self.failure(error))?;
+        let object = self.object_of(file).await?;
+        let result = self.get(&object, file, range, link).await.map_err(|error| self.failure(error))?;
         let what = format!("{}/{}", self.place, file.path);
         if result.range != *range || result.meta.size != file.size {
             let why =
@@ -115,6 +122,29 @@ impl Objects {
         let place = self.place.clone();
         let stream = result.into_stream().map_err(move |error| failure(&place, error)).boxed();
         Ok(Body::of_stream(what, range.clone(), self.stall, stream))
+    }
+
+    /// The object that a file is: below the prefix, or the prefix itself where that is an object's name.
+    async fn object_of(&self, file: &PlannedFile) -> Result<Path> {
+        if self.prefix.filename() == Some(file.path.as_str()) && self.is_one(file).await? {
+            return Ok(self.prefix.clone());
+        }
+        let below = match self.prefix.as_ref() {
+            "" => file.path.clone(),
+            prefix => format!("{prefix}/{}", file.path),
+        };
+        let why = |error: object_store::path::Error| error.to_string();
+        Path::parse(below).map_err(|error| Error::InvalidSource { uri: self.place.clone(), why: why(error) })
+    }
+
+    /// Whether the prefix is this object; a run that goes on with a recorded plan has to ask.
+    async fn is_one(&self, file: &PlannedFile) -> Result<bool> {
+        let ask = async || match self.store.head(&self.prefix).await {
+            Ok(object) => Ok(object.size == file.size && object.e_tag == file.version),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.failure(error)),
+        };
+        self.one.get_or_try_init(ask).await.copied()
     }
 
     async fn get(
@@ -139,6 +169,10 @@ impl Objects {
     }
 
     fn failure(&self, error: object_store::Error) -> Error {
+        // Not every request of the library tells a refusal from other errors.
+        if self.refused.swap(false, Relaxed) {
+            return Error::StoreRefused { place: self.place.clone() };
+        }
         failure(&self.place, error)
     }
 }
@@ -182,6 +216,8 @@ fn told(error: &object_store::Error) -> String {
 pub(super) struct Connector {
     client: Client,
     pause: Arc<Pause>,
+    /// Set by an answer that refuses access.
+    refused: Arc<AtomicBool>,
 }
 
 impl HttpConnector for Connector {
@@ -200,10 +236,13 @@ struct Service(Connector);
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-        let Connector { client, pause } = &self.0;
+        let Connector { client, pause, refused } = &self.0;
         pause.over().await;
         let seen = request.extensions().get::<Seen>().cloned();
         let response = HttpService::call(client, request).await?;
+        if matches!(response.status().as_u16(), 401 | 403) {
+            refused.store(true, Relaxed);
+        }
         if matches!(response.status().as_u16(), 429 | 503) {
             let asked = wait_in(response.headers(), SystemTime::now());
             pause.extend(asked.unwrap_or(Duration::from_secs(1)).min(Duration::from_mins(10)));
