@@ -87,13 +87,13 @@ fn in_folder() -> TempDir {
 fn start(dir: TempDir, command: impl FnOnce(&Path, &str) -> Command) -> Server {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = command(dir.path(), &address.port().to_string());
+    let program = command.get_program().to_string_lossy().into_owned();
     let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let process = process
-        .unwrap_or_else(|error| panic!("{:?}: {error}; hack/stores installs it", command.get_program()));
+    let process = process.unwrap_or_else(|error| panic!("{program}: {error}; hack/stores installs it"));
     let server = Server { process, address, _dir: dir };
     let deadline = Instant::now() + Duration::from_mins(1);
     while TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < deadline, "{:?} does not listen", command.get_program());
+        assert!(Instant::now() < deadline, "{program} does not listen");
         std::thread::sleep(Duration::from_millis(20));
     }
     server

@@ -62,7 +62,7 @@ fn samples() -> Vec<Error> {
         },
         gave_up(Fault::Status { status: 503, wait: None }),
         gave_up(Fault::Stalled(Duration::from_secs(30))),
-        gave_up(Fault::RateLimited { wait: Some(Duration::from_secs(900)) }),
+        gave_up(Fault::RateLimited { wait: Some(Duration::from_mins(15)) }),
         Error::Refused { what: "https://hub/acme/model".into(), status: 400, message: None },
         Error::BadAnswer { what: "https://hub/acme/model".into(), why: "its sha is not a commit id".into() },
         Error::Certificate { what: "https://hub/acme/model".into(), why: "UnknownIssuer".into() },
