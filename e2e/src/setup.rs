@@ -131,5 +131,6 @@ pub async fn define(definitions: &str) -> Result<()> {
 pub async fn restart_operator() -> Result<()> {
     kubectl(&["rollout", "restart", "-n", "kserve", "deployment/localmodel-operator"]).await?;
     let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=60s"];
-    kubectl(&rollout).await.map(drop)
+    kubectl(&rollout).await?;
+    until_webhooks_answer().await
 }

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use localmodel::api::{LocalModelCache, NamespacedName};
+use localmodel::plan::names::GATE_CONTAINER;
 use localmodel_e2e::command::{apply, kubectl, on_node};
 use localmodel_e2e::kserve::serving::{Answer, ask, inference_service, llm_inference_service, until_ready};
 use localmodel_e2e::wait::until;
@@ -42,8 +43,10 @@ async fn same_bytes(world: &World, namespaces: &[&str]) -> Result<()> {
             Api::<Pod>::namespaced(world.client.clone(), namespace).list(&ListParams::default()).await?
         {
             let uid = pod.metadata.uid.context("a pod has a uid")?;
-            let mounts = format!("/var/lib/kubelet/pods/{uid}/volume-subpaths/*/*/*");
-            let mounted = on_node(NODE, &format!("stat -c %d:%i {mounts}")).await?;
+            // The gate mounts a folder of its own.
+            let mounts = format!("find /var/lib/kubelet/pods/{uid}/volume-subpaths -mindepth 3 -maxdepth 3");
+            let models = format!("{mounts} ! -path '*/{GATE_CONTAINER}/*' -exec stat -c %d:%i {{}} +");
+            let mounted = on_node(NODE, &models).await?;
             ensure!(!mounted.trim().is_empty(), "{namespace}: nothing is mounted");
             ensure!(
                 mounted.lines().all(|line| line == disk.trim()),

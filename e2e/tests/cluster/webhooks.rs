@@ -67,10 +67,19 @@ async fn down(world: &World) -> Result<()> {
     world.cache("m", "hf://down/m").await?;
     world.cache("leaving", "hf://down/leaving").await?;
     apply(&namespace_cache("down-own", "down")).await?;
-    let hold = r#"{"metadata": {"finalizers": ["test/hold"]}}"#;
+    // Beside the operator's own finalizer, whose work is to be done while the operator is there.
+    let hold = r#"[{"op": "add", "path": "/metadata/finalizers/-", "value": "test/hold"}]"#;
     for object in HELD {
-        kubectl(&[&["patch"], object, &["--type=merge", "-p", hold]].concat()).await?;
+        until("the operator's finalizer", || async {
+            Ok(finalizers(object).await?.contains("kserve.io").then_some(()))
+        })
+        .await?;
+        kubectl(&[&["patch"], object, &["--type=json", "-p", hold]].concat()).await?;
         kubectl(&[&["delete"], object, &["--wait=false"]].concat()).await?;
+        until("nobody's finalizer but the test's", || async {
+            Ok((finalizers(object).await? == r#"["test/hold"]"#).then_some(()))
+        })
+        .await?;
     }
     scale(0).await?;
 
@@ -183,6 +192,10 @@ async fn ask_all_the_time(world: &World) -> Result<()> {
     loop {
         caches.create(&dry_run, &probe).await.context("a request while the certificate rotates")?;
     }
+}
+
+async fn finalizers(object: &[&str]) -> Result<String> {
+    kubectl(&[&["get"], object, &["-o", "jsonpath={.metadata.finalizers}"]].concat()).await
 }
 
 fn restarts(pod: &Pod) -> i32 {
