@@ -1,6 +1,6 @@
 //! What admission refuses, what never waits for it, and a certificate that heals under way.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -13,6 +13,8 @@ use serde_json::json;
 
 const OPERATOR: &str = "app.kubernetes.io/name=localmodel-operator";
 const CERTIFICATE: &str = "localmodel-webhook-cert";
+/// "foreign" in base64.
+const FOREIGN: &str = "Zm9yZWlnbg==";
 const TEAM: &str = "default";
 /// What is held in deletion while the server is down.
 const HELD: [&[&str]; 2] =
@@ -117,23 +119,12 @@ async fn a_deleted_and_a_foreign_secret_heal_without_a_restart_and_no_request_is
             secrets.delete(CERTIFICATE, &DeleteParams::default()).await?;
             let second = replaced(&secrets, &first).await?;
             // Somebody else's, and it cannot even be changed.
-            secrets.delete(CERTIFICATE, &DeleteParams::default()).await?;
-            let foreign = json!({
-                "metadata": {"name": CERTIFICATE}, "immutable": true,
-                "stringData": {"tls.crt": "foreign", "tls.key": "foreign", "ca.crt": "foreign"},
-            });
-            // The operator may be faster: then it is its own that is put out of the way.
-            until("a foreign Secret", || async {
-                match secrets.create(&PostParams::default(), &serde_json::from_value(foreign.clone())?).await
-                {
-                    Ok(_) => Ok(Some(())),
-                    Err(error) => {
-                        secrets.delete(CERTIFICATE, &DeleteParams::default()).await?;
-                        bail!(error)
-                    }
-                }
-            })
-            .await?;
+            let mut foreign = second.clone();
+            foreign.immutable = Some(true);
+            foreign.data = serde_json::from_value(json!({
+                "tls.crt": FOREIGN, "tls.key": FOREIGN, "ca.crt": FOREIGN,
+            }))?;
+            secrets.replace(CERTIFICATE, &PostParams::default(), &foreign).await?;
             replaced(&secrets, &second).await.map(drop)
         };
         tokio::select! {
