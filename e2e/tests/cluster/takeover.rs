@@ -31,9 +31,10 @@ async fn a_cluster_warmed_by_kserve_is_taken_over_and_given_back_without_a_downl
     alone("takeover", |world| async move {
         uninstall(&world).await?;
         define(&local_model::definitions().await?).await?;
+        local_model::install_chart().await?;
         let result = there_and_back(&world).await;
         // Whatever became of it: the other tests need an operator, and our definitions.
-        local_model::remove(&[NODE]).await?;
+        local_model::remove().await?;
         install(&world.setup.image).await?;
         restart_operator().await?;
         result
@@ -51,8 +52,9 @@ async fn there_and_back(world: &World) -> Result<()> {
     stands_back(world).await?;
     download_under_way(world).await?;
 
-    // "Take over"
-    local_model::stop(&[NODE]).await?;
+    // "There"
+    local_model::detach_chart().await?;
+    local_model::stop().await?;
     let jobs = world.names(world.in_jobs::<Job>()).await?;
     world.hub.clear_faults("takeover/late").await?;
     for cache in ["served", "bare", "late"] {
@@ -65,7 +67,7 @@ async fn there_and_back(world: &World) -> Result<()> {
     ensure!(world.names(world.in_jobs::<Job>()).await? == jobs, "a Job was doubled");
     a_new_pod_starts_warm(world, &team).await?;
 
-    // "Our definitions"
+    // "Our definitions, when it suits"
     define(&kubectl(&["kustomize", "crds"]).await?).await?;
     restart_operator().await?;
     for cache in ["served", "bare", "late"] {
@@ -73,7 +75,7 @@ async fn there_and_back(world: &World) -> Result<()> {
         kubectl(&["wait", "--for=condition=Ready", "localmodelcache", &name, "--timeout=60s"]).await?;
     }
 
-    // "Give back"
+    // "Back"
     let before = pods(world, &team).await?;
     uninstall(world).await?;
     local_model::start(&[NODE], &disk).await?;
