@@ -122,7 +122,8 @@ async fn look(client: &Client, namespace: &str) -> Result<Found, Error> {
 async fn remove(client: &Client, namespace: &str, what: &Target) -> Result<(), Error> {
     let removed = match what {
         Target::Configuration(kind, name) => delete(&configurations(client, *kind), name).await,
-        Target::Entries(Webhooks { kind, metadata, entries }) => {
+        Target::Entries(kept) => {
+            let Webhooks { kind, metadata, entries } = &**kept;
             let name = metadata.name.as_deref().unwrap_or_default();
             let version = json!({"resourceVersion": metadata.resource_version});
             let others = Patch::Merge(json!({"metadata": version, "webhooks": entries}));

@@ -32,6 +32,9 @@ pub struct Request {
     /// What was asked for; a name is there for a list or watch of one object too.
     #[serde(default)]
     pub object_ref: Object,
+    /// How it was answered.
+    #[serde(default)]
+    pub response_status: Answer,
     /// When it came.
     #[serde(rename = "requestReceivedTimestamp")]
     pub received: Timestamp,
@@ -61,6 +64,14 @@ pub struct Object {
     pub namespace: String,
     /// The name.
     pub name: String,
+}
+
+/// How a request was answered.
+#[derive(Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(default)]
+pub struct Answer {
+    /// The status code of HTTP; 201 where the request made the object.
+    pub code: u16,
 }
 
 /// All requests of our accounts since a time.

@@ -85,12 +85,12 @@ async fn install_anew(folder: &str, rest: Vec<Value>) -> Result<()> {
     let definitions: Vec<_> =
         parts.iter().flat_map(|part| &part.definitions).filter(|d| !manifests::is_ours(d)).cloned().collect();
     apply_as(MANAGER, &definitions.join("\n---\n")).await.context("KServe's definitions")?;
-    certificate.into_conversions().await?;
+    certificate.put_in_conversions().await?;
     let mut objects = certificate.secrets();
     let (settings, runtimes): (Vec<_>, Vec<_>) = rest.into_iter().partition(|o| o["kind"] == "ConfigMap");
     objects.extend(settings);
     for part in parts {
-        objects.extend(certificate.into_webhooks(part.objects));
+        objects.extend(certificate.with_bundle(part.objects));
     }
     apply_as(MANAGER, &list(&objects)).await.context("KServe's controllers")?;
     // A controller that is Ready still refuses connections for a moment.

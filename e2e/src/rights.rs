@@ -44,12 +44,17 @@ impl Right {
         let (kind, role) = &self.role;
         let reason = request.annotations.get("authorization.k8s.io/reason");
         request.user.username == self.account
-            && request.verb == self.verb
+            && (request.verb == self.verb || (self.verb == "create" && applied_anew(request)))
             && (&object.api_group, &resource) == (&self.group, &self.resource)
             && (self.name.is_empty() || self.name == object.name)
             && (self.namespace.is_empty() || self.namespace == object.namespace)
             && reason.is_some_and(|reason| reason.contains(&format!(" of {kind} \"{role}\" ")))
     }
+}
+
+/// An apply that makes its object needs the right to create it, and is still logged as a patch.
+fn applied_anew(request: &Request) -> bool {
+    request.verb == "patch" && request.response_status.code == 201
 }
 
 /// All rights that roles and bindings among these objects give to accounts.
@@ -70,16 +75,16 @@ pub fn granted(objects: &[Value]) -> Result<Vec<Right>> {
         for subject in list(&binding["subjects"]) {
             let account =
                 format!("system:serviceaccount:{}:{}", text(&subject["namespace"]), text(&subject["name"]));
-            for rule in list(&found["rules"]) {
-                let role = (text(&role["kind"]), text(&role["name"]));
-                rights.extend(of_rule(rule, &account, &role, &namespace)?);
+            let named = (text(&role["kind"]), text(&role["name"]));
+            for allowed in list(&found["rules"]) {
+                rights.extend(of_rule(allowed, &account, &named, &namespace)?);
             }
         }
     }
     Ok(rights)
 }
 
-fn of_rule(rule: &Value, account: &str, role: &(String, String), namespace: &str) -> Result<Vec<Right>> {
+fn of_rule(rule: &Value, account: &str, held: &(String, String), namespace: &str) -> Result<Vec<Right>> {
     ensure!(!rule.to_string().contains("\"*\""), "a rule that does not name what it allows: {rule}");
     let names = match list(&rule["resourceNames"]) {
         [] => vec![String::new()],
@@ -91,7 +96,7 @@ fn of_rule(rule: &Value, account: &str, role: &(String, String), namespace: &str
             for verb in list(&rule["verbs"]) {
                 rights.extend(names.iter().map(|name| Right {
                     account: account.to_owned(),
-                    role: role.clone(),
+                    role: held.clone(),
                     namespace: namespace.to_owned(),
                     group: text(group),
                     resource: text(resource),
@@ -149,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_right_is_one_verb_on_one_resource_and_object() {
-        let rule = json!({"apiGroups": [""], "resources": ["configmaps", "pods"], "resourceNames": ["a"], "verbs": ["get", "list"]});
+        let (resources, verbs) = (["configmaps", "pods"], ["get", "list"]);
+        let rule = json!({"apiGroups": [""], "resources": resources, "resourceNames": ["a"], "verbs": verbs});
         let rights = granted(&objects(&rule)).unwrap();
         let verbs: Vec<_> =
             rights.iter().map(|r| (r.resource.as_str(), r.name.as_str(), r.verb.as_str())).collect();
@@ -173,6 +179,16 @@ mod tests {
         assert!(!right.allowed(&request("get", "b", BY_THE_ROLE)));
         let by_another = BY_THE_ROLE.replace("Role \"agent\"", "ClusterRole \"agent\"");
         assert!(!right.allowed(&request("get", "a", &by_another)));
+    }
+
+    #[test]
+    fn an_apply_that_made_its_object_used_the_right_to_create() {
+        let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]});
+        let right = granted(&objects(&rule)).unwrap().remove(0);
+        let mut apply = request("patch", "a", BY_THE_ROLE);
+        assert!(!right.allowed(&apply));
+        apply.response_status.code = 201;
+        assert!(right.allowed(&apply));
     }
 
     #[test]

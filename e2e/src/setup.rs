@@ -46,6 +46,8 @@ async fn make() -> Result<Setup> {
     let setup = Setup { image, stub, control: format!("http://127.0.0.1:{port}"), _container: hub };
     install(&setup.image).await?;
     kserve::install(&setup).await.context("installing KServe")?;
+    // Last: a server-side apply of KServe's part takes over, and drops, what kubectl applied before it.
+    apply(&walkthrough::config_map(&setup.image)?).await?;
     Ok(setup)
 }
 

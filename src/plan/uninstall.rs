@@ -59,7 +59,7 @@ pub enum Target {
     /// A whole configuration of webhooks.
     Configuration(WebhookKind, String),
     /// Our entries in a configuration; what is given here stays in it.
-    Entries(Webhooks),
+    Entries(Box<Webhooks>),
     /// The agents of a group.
     DaemonSet(String),
     /// Their claim.
@@ -83,8 +83,9 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Configuration(kind, name) => write!(f, "{kind} {name}"),
-            Self::Entries(Webhooks { kind, metadata, .. }) => {
-                write!(f, "our entries of {kind} {}", metadata.name.as_deref().unwrap_or_default())
+            Self::Entries(kept) => {
+                let name = kept.metadata.name.as_deref().unwrap_or_default();
+                write!(f, "our entries of {} {name}", kept.kind)
             }
             Self::DaemonSet(name) => write!(f, "DaemonSet {name}"),
             Self::Claim(name) => write!(f, "PersistentVolumeClaim {name}"),
@@ -121,10 +122,10 @@ fn without_ours(webhooks: &Webhooks, namespace: &str) -> Option<Target> {
     match (ours.is_empty(), others.is_empty()) {
         (true, _) => None,
         (false, true) => Some(Target::Configuration(webhooks.kind, webhooks.metadata.name.clone()?)),
-        (false, false) => Some(Target::Entries(Webhooks {
+        (false, false) => Some(Target::Entries(Box::new(Webhooks {
             entries: others.into_iter().cloned().collect(),
             ..webhooks.clone()
-        })),
+        }))),
     }
 }
 

@@ -57,15 +57,15 @@ impl Server {
             return None;
         }
         let of_us = query.contains("managed-by");
-        let items = self.objects.iter().filter(|(object, _)| object.starts_with(&format!("{path}/")));
+        let items = self.objects.iter().filter(|(at, _)| at.starts_with(&format!("{path}/")));
         let items = items.filter(|(_, object)| !of_us || object["metadata"]["labels"][MANAGED_BY] == MANAGER);
         let items: Vec<&Value> = items.map(|(_, object)| object).collect();
         let kind = "PartialObjectMetadataList";
         Some(json!({"apiVersion": "meta.k8s.io/v1", "kind": kind, "metadata": {}, "items": items}))
     }
 
-    fn patch(&mut self, path: &str, patch: &Value) -> Option<Value> {
-        if let Some(deployment) = path.strip_suffix("/scale") {
+    fn patch(&mut self, at: &str, patch: &Value) -> Option<Value> {
+        if let Some(deployment) = at.strip_suffix("/scale") {
             assert_eq!(*patch, json!({"spec": {"replicas": 0}}));
             self.objects.get(deployment)?;
             if self.operator_ends {
@@ -73,7 +73,7 @@ impl Server {
             }
             return Some(json!({"metadata": {}, "spec": {"replicas": 0}}));
         }
-        let object = self.objects.get_mut(path)?;
+        let object = self.objects.get_mut(at)?;
         for (label, value) in patch["metadata"]["labels"].as_object().into_iter().flatten() {
             assert!(value.is_null(), "{label} is not taken away");
             object["metadata"]["labels"].as_object_mut()?.remove(label);
@@ -91,9 +91,11 @@ fn warm() -> Server {
     let of_agents = labelled(json!({MANAGED_BY: MANAGER, names::NODE_GROUP: "workers"}));
     let of_cache = labelled(json!({MANAGED_BY: MANAGER, names::NODE_GROUP: "workers", names::CACHE: "m"}));
     let node = json!({"kubernetes.io/os": "linux", names::warm_label("c277d78a31bc6624", None): "workers"});
-    let ours = json!({"name": "ours", "clientConfig": {"service": {"name": "localmodel-webhook", "namespace": "kserve"}}});
-    let theirs =
-        json!({"name": "theirs", "clientConfig": {"service": {"name": "theirs", "namespace": "kserve"}}});
+    let entry = |service: &str| {
+        let service = json!({"name": service, "namespace": "kserve"});
+        json!({"name": "an.example.com", "clientConfig": {"service": service}})
+    };
+    let (ours, theirs) = (entry(names::WEBHOOK_SERVICE), entry("theirs"));
     let objects = [
         (DEPLOYMENT, json!({})),
         (OPERATORS_POD, labelled(json!({"app.kubernetes.io/name": OPERATOR}))),
@@ -117,10 +119,12 @@ fn warm() -> Server {
     Server { objects, writes: Vec::new(), operator_ends: true, defined: true }
 }
 
+type Shared = State<Arc<Mutex<Server>>>;
+
 /// Runs the command; returns how it ended, what it said, and the server afterwards.
 async fn uninstalled(server: Server, limit: Duration) -> (Result<(), Error>, Vec<String>, Server) {
     let server = Arc::new(Mutex::new(server));
-    let answer = |State(server): State<Arc<Mutex<Server>>>, method: Method, uri: Uri, body: String| async move {
+    let answer = |State(server): Shared, method: Method, uri: Uri, body: String| async move {
         let missing = json!({"status": "Failure", "reason": "NotFound", "code": 404});
         match server.lock().unwrap().answer(&method, &uri, &body) {
             Some(object) => (StatusCode::OK, object.to_string()),

@@ -63,7 +63,7 @@ impl Certificate {
     }
 
     /// The objects, with this authority in their webhooks.
-    pub(super) fn into_webhooks(&self, mut objects: Vec<Value>) -> Vec<Value> {
+    pub(super) fn with_bundle(&self, mut objects: Vec<Value>) -> Vec<Value> {
         for webhook in
             objects.iter_mut().filter_map(|object| object.get_mut("webhooks")?.as_array_mut()).flatten()
         {
@@ -73,7 +73,7 @@ impl Certificate {
     }
 
     /// Puts this authority into the definitions that are converted by a webhook.
-    pub(super) async fn into_conversions(&self) -> Result<()> {
+    pub(super) async fn put_in_conversions(&self) -> Result<()> {
         for kind in CONVERTED {
             let client = json!({"caBundle": self.certificate});
             let patch = json!({"spec": {"conversion": {"webhook": {"clientConfig": client}}}}).to_string();

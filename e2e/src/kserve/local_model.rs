@@ -46,7 +46,7 @@ pub async fn start(nodes: &[&str], disk: &str) -> Result<()> {
     let (controller, agent) = (load(&folder, "localmodel").await?, load(&folder, "localmodelnode").await?);
     let (agents, others): (Vec<_>, Vec<_>) =
         part(&folder, "localmodels")?.objects.into_iter().partition(|object| object["kind"] == "DaemonSet");
-    let mut objects = Certificate::in_cluster().await?.into_webhooks(with_image(others, &controller)?);
+    let mut objects = Certificate::in_cluster().await?.with_bundle(with_image(others, &controller)?);
     objects.extend(with_image(agents, &agent)?.into_iter().map(|agent| on_disk(agent, disk)));
     for node in nodes {
         // The agent runs as this user and makes its folder itself.

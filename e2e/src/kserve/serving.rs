@@ -117,7 +117,7 @@ pub async fn ask(namespace: &str, service: &str, port: u16) -> Result<Answer> {
     serde_json::from_str(&answer).with_context(|| format!("{service} answered {answer}"))
 }
 
-/// An InferenceService that serves a source with the stub.
+/// An `InferenceService` that serves a source with the stub.
 pub fn inference_service(namespace: &str, name: &str, source: &str) -> String {
     format!(
         "
@@ -129,7 +129,7 @@ spec: {{predictor: {{model: {{modelFormat: {{name: huggingface}}, storageUri: '{
     )
 }
 
-/// An LLMInferenceService that serves a source with the stub.
+/// An `LLMInferenceService` that serves a source with the stub.
 pub fn llm_inference_service(namespace: &str, name: &str, source: &str) -> String {
     format!(
         "

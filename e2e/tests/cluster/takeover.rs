@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use localmodel::api::ModelStatus::{self, ModelDownloaded};
 use localmodel::api::source::storage_key;
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{apply, kubectl, on_node, run_with};
 use localmodel_e2e::kserve::local_model;
 use localmodel_e2e::kserve::serving::{ask, inference_service, until_ready};
 use localmodel_e2e::setup::{define, install, manifests, restart_operator};
@@ -191,7 +191,8 @@ async fn a_new_pod_starts_warm(world: &World, team: &str) -> Result<()> {
 
 /// Takes ours away as the README says.
 async fn uninstall(world: &World) -> Result<()> {
-    apply(&manifests("deploy/uninstall", &world.setup.image).await?).await?;
+    let uninstall = manifests("deploy/uninstall", &world.setup.image).await?;
+    run_with("kubectl", &["replace", "--force", "-f", "-"], &uninstall).await?;
     let job =
         ["wait", "-n", "kserve", "--for=condition=complete", "job/localmodel-uninstall", "--timeout=90s"];
     kubectl(&job).await?;
