@@ -197,5 +197,5 @@ async fn uninstall(world: &World) -> Result<()> {
         ["wait", "-n", "kserve", "--for=condition=complete", "job/localmodel-uninstall", "--timeout=90s"];
     kubectl(&job).await?;
     kubectl(&["delete", "-k", "deploy/uninstall"]).await?;
-    kubectl(&["delete", "-k", "deploy/kserve"]).await.map(drop)
+    kubectl(&["delete", "-k", "deploy/kserve", "--ignore-not-found"]).await.map(drop)
 }
