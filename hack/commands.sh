@@ -41,7 +41,7 @@ build_kubernetes() {
 }
 
 # KServe, the neighbour of the tests, for the nodes: four commands and, beside them, its manifests as
-# kustomize renders them. It is built in its module's own folder, where its own go.sum pins the rest.
+# kustomize renders them and the chart of its local-model definitions. It is built in its module's own folder, where its own go.sum pins the rest.
 build_kserve() {
     local folder part
     folder=$(cd "$hack/tools/kserve" && GOWORK=off go mod download -json github.com/kserve/kserve |
@@ -56,6 +56,8 @@ build_kserve() {
     for part in default llmisvc localmodels configmap; do
         kubectl kustomize "$folder/config/$part" >"$1/$part.yaml"
     done
+    cp -R "$folder/charts/kserve-localmodel-crd" "$1/"
+    chmod -R u+w "$1/kserve-localmodel-crd" # modules are read-only, which would outlive this stage
 }
 
 command_stage() { # command_stage NAME TOOLS: builds what is missing and sets $commands to its folder

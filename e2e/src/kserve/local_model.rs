@@ -1,16 +1,18 @@
 //! KServe's own local-model controller and agent, for the time of a test: on one folder of the nodes'
 //! disks, which stands for the disk that the agent's manifest names.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::certificate::Certificate;
 use super::manifests::{part, with_image};
 use super::{MANAGER, apply_as, folder, list, load};
-use crate::command::{kubectl, on_node};
+use crate::command::{kubectl, on_node, run};
 use crate::setup::until_webhooks_answer;
 use crate::wait::until;
 
+/// The chart that has KServe's definitions.
+const CHART: &str = "kserve-localmodel-crd";
 /// The label of the nodes on which KServe's agent runs.
 const NODE_LABEL: &str = "kserve/localmodel";
 /// KServe's controller.
@@ -21,6 +23,21 @@ const AGENT: &str = "daemonset/kserve-localmodelnode-agent";
 /// KServe's definitions of the kinds that we define too, as a cluster has them that runs KServe.
 pub async fn definitions() -> Result<String> {
     Ok(part(&folder().await?, "localmodels")?.definitions.join("\n---\n"))
+}
+
+/// Makes the definitions that are there those of a release of KServe's chart.
+pub async fn install_chart() -> Result<()> {
+    let chart = format!("{}/{CHART}", folder().await?);
+    run("helm", &["install", CHART, &chart, "--namespace", "kserve", "--take-ownership"]).await.map(drop)
+}
+
+/// Lets Helm forget the release, as the guide says, and proves that it has.
+pub async fn detach_chart() -> Result<()> {
+    kubectl(&["delete", "secret", "-n", "kserve", "-l", &format!("owner=helm,name={CHART}")]).await?;
+    let forgotten = run("helm", &["uninstall", CHART, "--namespace", "kserve"]).await.err();
+    let said = forgotten.context("Helm has removed KServe's definitions")?.to_string();
+    ensure!(said.contains("not found"), "{said}");
+    Ok(())
 }
 
 /// Starts KServe's controller, and its agent on these nodes.
@@ -37,6 +54,7 @@ pub async fn start(nodes: &[&str], disk: &str) -> Result<()> {
         kubectl(&["label", "node", node, "--overwrite", &format!("{NODE_LABEL}=worker")]).await?;
     }
     apply_as(MANAGER, &list(&objects)).await?;
+    kubectl(&["scale", "-n", "kserve", CONTROLLER, "--replicas=1"]).await?;
     for workload in [CONTROLLER, AGENT] {
         kubectl(&["rollout", "status", "-n", "kserve", workload, "--timeout=90s"]).await?;
     }
@@ -48,13 +66,10 @@ fn on_disk(mut agent: Value, disk: &str) -> Value {
     agent
 }
 
-/// Takes both away as the guide says: the controller is scaled to zero, the agent deleted.
-pub async fn stop(nodes: &[&str]) -> Result<()> {
+/// Stops both as the guide says: the controller is scaled to nothing, the agent loses its nodes.
+pub async fn stop() -> Result<()> {
     kubectl(&["scale", "-n", "kserve", CONTROLLER, "--replicas=0"]).await?;
-    kubectl(&["delete", "-n", "kserve", AGENT, "--ignore-not-found", "--timeout=60s"]).await?;
-    for node in nodes {
-        kubectl(&["label", "node", node, &format!("{NODE_LABEL}-")]).await?;
-    }
+    kubectl(&["label", "nodes", "-l", NODE_LABEL, &format!("{NODE_LABEL}-")]).await?;
     until("the end of KServe's controller and agent", || async {
         let of = "control-plane in (kserve-localmodel-controller-manager,kserve-localmodelnode-agent)";
         let pods = kubectl(&["get", "pods", "-n", "kserve", "-l", of, "-o", "name"]).await?;
@@ -64,11 +79,11 @@ pub async fn stop(nodes: &[&str]) -> Result<()> {
 }
 
 /// Removes all of it, as far as it is there.
-pub async fn remove(nodes: &[&str]) -> Result<()> {
+pub async fn remove() -> Result<()> {
     kubectl(&["delete", "-n", "kserve", CONTROLLER, AGENT, "--ignore-not-found", "--timeout=60s"]).await?;
-    for node in nodes {
-        kubectl(&["label", "node", node, &format!("{NODE_LABEL}-")]).await?;
-    }
+    kubectl(&["label", "nodes", "-l", NODE_LABEL, &format!("{NODE_LABEL}-")]).await?;
+    let release = ["delete", "secret", "-n", "kserve", "-l", &format!("owner=helm,name={CHART}")];
+    kubectl(&release).await?;
     let service = ["delete", "service", "localmodel-webhook-server-service", "-n", "kserve"];
     kubectl(&[&service[..], &["--ignore-not-found"]].concat()).await.map(drop)
 }

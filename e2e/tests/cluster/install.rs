@@ -99,7 +99,7 @@ async fn both_ways(world: &World, before: &Warm) -> Result<()> {
     ensure!(kept == "kserves", "{kept}");
     kubectl(&["delete", "validatingwebhookconfiguration", VALIDATING_WEBHOOKS]).await?;
     kubectl(&["delete", "-k", "deploy/uninstall"]).await?;
-    kubectl(&["delete", "-k", "deploy/kserve"]).await?;
+    kubectl(&["delete", "-k", "deploy/kserve", "--ignore-not-found"]).await?;
     is_left_as_before(world, before).await?;
     // … and for Helm, beside KServe or where it could be: the ConfigMap is not the release's.
     let image = format!("image={}", world.setup.image);

@@ -30,7 +30,6 @@ const LOUD: &str = "the model cannot be served";
 type Failures = Arc<Mutex<BTreeSet<String>>>;
 
 #[tokio::test]
-#[ignore = "not seen to hold yet beside the webhooks"]
 async fn no_pod_ever_reads_an_empty_or_half_written_folder() {
     beside_others("restarts", |world| async move {
         world.group().await?;
