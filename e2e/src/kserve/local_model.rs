@@ -10,6 +10,7 @@ use super::{MANAGER, apply_as, folder, list, load};
 use crate::command::{kubectl, on_node, run};
 use crate::setup::until_webhooks_answer;
 use crate::wait::until;
+use crate::walkthrough::JOBS;
 
 /// The chart that has KServe's definitions.
 const CHART: &str = "kserve-localmodel-crd";
@@ -54,6 +55,8 @@ pub async fn start(nodes: &[&str], disk: &str) -> Result<()> {
         kubectl(&["label", "node", node, "--overwrite", &format!("{NODE_LABEL}=worker")]).await?;
     }
     apply_as(MANAGER, &list(&objects)).await?;
+    // KServe's Jobs do not meet the "restricted" standard, which our own install enforces.
+    kubectl(&["label", "namespace", JOBS, "pod-security.kubernetes.io/enforce-"]).await?;
     kubectl(&["scale", "-n", "kserve", CONTROLLER, "--replicas=1"]).await?;
     for workload in [CONTROLLER, AGENT] {
         kubectl(&["rollout", "status", "-n", "kserve", workload, "--timeout=90s"]).await?;

@@ -30,7 +30,6 @@ const CONFIGURATIONS: [(&str, &str); 2] = [
 ];
 
 #[tokio::test]
-#[ignore = "does not hold yet beside the webhooks"]
 async fn uninstalled_and_installed_again_by_kustomize_and_helm_everything_is_as_it_was() {
     alone("install", |world| async move {
         let before = warmed(&world).await?;
