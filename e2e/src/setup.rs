@@ -91,9 +91,14 @@ pub async fn manifests(folder: &str, image: &str) -> Result<String> {
     Ok(manifests.replace("image: localmodel\n", &format!("image: {image}\n")))
 }
 
-/// Installs the operator from our manifests, and the documented settings.
+/// Installs everything for a cluster without KServe, and the documented settings.
 pub async fn install(image: &str) -> Result<()> {
-    let manifests = manifests("deploy/standalone", image).await?;
+    install_from("deploy/standalone", image).await
+}
+
+/// The same from one of the overlays.
+pub async fn install_from(folder: &str, image: &str) -> Result<()> {
+    let manifests = manifests(folder, image).await?;
     // The definitions are too long for the annotation of a client-side apply.
     apply_as("kubectl", &manifests).await.context("installing")?;
     apply(&walkthrough::config_map(image)?).await?;

@@ -14,7 +14,7 @@ use localmodel::api::source::storage_key;
 use localmodel_e2e::command::{apply, kubectl, on_node, run_with};
 use localmodel_e2e::kserve::local_model;
 use localmodel_e2e::kserve::serving::{ask, inference_service, until_ready};
-use localmodel_e2e::setup::{define, install, manifests, restart_operator};
+use localmodel_e2e::setup::{define, install, install_from, manifests, restart_operator};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{WORKERS, World, alone};
 use localmodel_hub::{Fault, FaultKind};
@@ -117,9 +117,7 @@ async fn warmed_by_kserve(world: &World, team: &str) -> Result<BTreeMap<String, 
 
 /// While KServe's controller runs, ours writes nothing but the event that says so.
 async fn stands_back(world: &World) -> Result<()> {
-    install(&world.setup.image).await?;
-    define(&local_model::definitions().await?).await?;
-    restart_operator().await?;
+    install_from("deploy/kserve", &world.setup.image).await?;
     until("an event that says that the operator stands back", || async {
         let said = kubectl(&["get", "events", "-n", "kserve", "-o", "jsonpath={.items[*].reason}"]).await?;
         Ok(said.contains("StandingBack").then_some(()))
