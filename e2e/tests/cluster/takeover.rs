@@ -64,7 +64,9 @@ async fn there_and_back(world: &World) -> Result<()> {
     }
     world.until_available_in(&team, "own", 1, 1).await?;
     is_as_before(world, &team, &before).await?;
-    ensure!(world.names(world.in_jobs::<Job>()).await? == jobs, "a Job was doubled");
+    // KServe's Job of the namespace cache may go, to free its claim; none is made.
+    let left = world.names(world.in_jobs::<Job>()).await?;
+    ensure!(left.iter().all(|job| jobs.contains(job)), "a Job was doubled: {left:?} after {jobs:?}");
     a_new_pod_starts_warm(world, &team).await?;
 
     // "Our definitions, when it suits"
