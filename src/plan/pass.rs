@@ -175,6 +175,7 @@ pub fn pass(view: &View) -> Outcome {
             outcome.gates.insert(copy.clone(), GateStatus::from(&said));
         }
     }
+    takeover::gates(view, &mut outcome);
     if !view.unwritable.contains_key(&None) {
         erase(view, &wanted, &mut outcome);
     }
@@ -199,8 +200,9 @@ fn erase(view: &View, wanted: &BTreeSet<CopyKey>, outcome: &mut Outcome) {
             outcome.actions.push(Action::EraseIncoming(copy.clone()));
         }
     }
-    let gates = view.disk.gates.iter().filter(|copy| !wanted.contains(*copy));
-    outcome.actions.extend(gates.cloned().map(Action::EraseGate));
+    let is_told = |copy: &CopyKey| wanted.contains(copy) || outcome.gates.contains_key(copy);
+    let gates: Vec<_> = view.disk.gates.iter().filter(|copy| !is_told(copy)).cloned().collect();
+    outcome.actions.extend(gates.into_iter().map(Action::EraseGate));
     let is_wanted = |area: &String| wanted.iter().any(|copy| copy.namespace.as_ref() == Some(area));
     let areas = view.disk.empty_areas.iter().filter(|area| !is_wanted(area));
     outcome.actions.extend(areas.cloned().map(Action::RemoveArea));

@@ -12,6 +12,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 
 use super::disk::{CopyKey, Folder};
+use super::gate::GateStatus;
 use super::names::{MANAGED_BY, MANAGER};
 use super::pass::{Action, JobPhase, JobView, Outcome, Said, View, is_active};
 use crate::api::node::ModelDetail;
@@ -68,6 +69,33 @@ pub(super) fn keep(view: &View, outcome: &mut Outcome) {
         .map(|copy| copy.key)
         .collect();
     outcome.actions.extend(keys.into_iter().map(Action::Keep));
+}
+
+/// Tells the pods that read a kept copy in the root how it fares: their claims begin there, and so does the
+/// gate that they see. Where a cluster cache has the source its own word stands there.
+pub(super) fn gates(view: &View, outcome: &mut Outcome) {
+    let of_namespaces = view.entries.iter().map(CopyKey::of).filter(|copy| copy.namespace.is_some());
+    let is_clusters = |root: &CopyKey| view.all.iter().any(|entry| CopyKey::of(entry) == *root);
+    for root in of_namespaces.map(|copy| copy.in_root()) {
+        if !view.disk.kept.contains(&root.key) || is_clusters(&root) || view.unwritable(&root).is_some() {
+            continue;
+        }
+        let is_whole = matches!(view.disk.models.get(&root), Some(Folder::Complete { .. }));
+        let said = if is_whole {
+            (ModelStatus::ModelDownloaded, ModelDetail::default())
+        } else {
+            let detail = ModelDetail {
+                reason: Some("KServesCopyDamaged".into()),
+                message: Some(format!(
+                    "the copy that KServe made in models/{} is not whole any more; delete the service's claim and its pods, and they read the namespace's own copy",
+                    root.key
+                )),
+                ..ModelDetail::default()
+            };
+            (ModelStatus::ModelDownloadError, detail)
+        };
+        outcome.gates.insert(root, GateStatus::from(&said));
+    }
 }
 
 /// The next step from a copy of KServe's to one of ours, and what is said meanwhile; `None` where there

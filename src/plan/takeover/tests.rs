@@ -166,3 +166,23 @@ fn a_claim_of_kserves_is_replaced_once_its_jobs_have_failed_or_are_gone() {
     assert_eq!(waits(json!({"app.kubernetes.io/managed-by": MANAGER}), json!({})), None);
     assert_eq!(replacing_waits_for(&[]), None);
 }
+
+#[test]
+fn pods_that_read_a_kept_copy_in_the_root_find_their_gate_there() {
+    let mut world = taken_over(vec![ns_entry()]).model(WHOLE);
+    world.disk.models.insert(of_ns(), WHOLE);
+    world.disk.gates.insert(root());
+    assert_eq!(world.pass().gates.keys().collect::<Vec<_>>(), [&of_ns()], "nobody keeps it there");
+    world.disk.kept.insert(root().key);
+    let kept = world.pass();
+    assert_eq!(kept.gates[&root()].phase, ModelStatus::ModelDownloaded);
+    assert_eq!(kept.actions, [], "its gate is not erased");
+
+    let damaged = world.clone().model(Folder::Damaged).pass();
+    assert_eq!(damaged.gates[&root()].reason.as_deref(), Some("KServesCopyDamaged"));
+    assert_eq!(damaged.gates[&of_ns()].phase, ModelStatus::ModelDownloaded);
+
+    // A cluster cache of the same source speaks for the root itself, also where it is another group's.
+    world.other_groups = crate::plan::pass::world::world().entries;
+    assert_eq!(world.pass().gates.keys().collect::<Vec<_>>(), [&of_ns()]);
+}
