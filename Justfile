@@ -8,8 +8,8 @@ demo: build
     hack/cluster up
     hack/cluster run target/*/debug/demo
 
-# Everything that CI checks: lints, dependencies, unit tests, the hub's proof, the cluster's tests
-test: lint deny unit hub-proof e2e
+# Everything that CI checks: lints, dependencies, unit tests, the hub's proof, the cluster's tests, rights
+test: lint deny unit hub-proof e2e rights
 
 # Formatting and lints, warnings denied
 lint:

@@ -118,14 +118,9 @@ async fn a_deleted_and_a_foreign_secret_heal_without_a_restart_and_no_request_is
             let first = secrets.get(CERTIFICATE).await?;
             secrets.delete(CERTIFICATE, &DeleteParams::default()).await?;
             let second = replaced(&secrets, &first).await?;
-            // Somebody else's, and it cannot even be changed.
-            let mut foreign = second.clone();
-            foreign.immutable = Some(true);
-            foreign.data = serde_json::from_value(json!({
-                "tls.crt": FOREIGN, "tls.key": FOREIGN, "ca.crt": FOREIGN,
-            }))?;
-            secrets.replace(CERTIFICATE, &PostParams::default(), &foreign).await?;
-            replaced(&secrets, &second).await.map(drop)
+            // Somebody else's, at first one that can be changed.
+            let third = replaced(&secrets, &foreign(&secrets, &second, false).await?).await?;
+            replaced(&secrets, &foreign(&secrets, &third, true).await?).await.map(drop)
         };
         tokio::select! {
             refused = ask_all_the_time(&world) => refused?,
@@ -151,6 +146,15 @@ async fn an_edited_webhook_configuration_is_put_right() {
         .await
     })
     .await;
+}
+
+/// Puts somebody else's certificate in the place of ours, in one write: the operator would be faster than two.
+async fn foreign(secrets: &Api<Secret>, ours: &Secret, immutable: bool) -> Result<Secret> {
+    let mut foreign = ours.clone();
+    foreign.immutable = Some(immutable);
+    foreign.data =
+        serde_json::from_value(json!({"tls.crt": FOREIGN, "tls.key": FOREIGN, "ca.crt": FOREIGN}))?;
+    Ok(secrets.replace(CERTIFICATE, &PostParams::default(), &foreign).await?)
 }
 
 /// Waits until the Secret is another good one and in force: the bundle has its authority alone.
