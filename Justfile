@@ -31,7 +31,7 @@ hub-proof: build
 # The tests on the cluster, which is made first where there is none
 e2e *ARGS: build
     hack/cluster up
-    hack/cluster run cargo test --workspace --test cluster -- --test-threads 8 {{ARGS}}
+    hack/cluster run cargo test --workspace --test cluster -- --test-threads 32 {{ARGS}}
 
 # Whether each right of our accounts was used, and none was missing, in a whole run of e2e before
 rights: build

@@ -108,9 +108,8 @@ pub async fn delete_service() -> Result<()> {
 
 /// Takes everything of the walkthrough away, as far as it is there.
 pub async fn remove() -> Result<()> {
-    let service =
-        ["delete", "inferenceservice", SERVICE, "-n", SERVICES, "--ignore-not-found", "--timeout=90s"];
-    kubectl(&service).await?;
+    // Without its pods the namespace's end need not be tried again.
+    delete_service().await?;
     kubectl(&["delete", "namespace", SERVICES, "--ignore-not-found", "--timeout=90s"]).await?;
     kubectl(&["delete", "localmodelcache", CACHE, "--ignore-not-found", "--timeout=90s"]).await?;
     kubectl(&["wait", "--for=delete", "pvc", CACHE, "-n", JOBS, "--timeout=90s"]).await?;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
+use std::sync::LazyLock;
 
 use anyhow::Result;
 use futures::FutureExt;
@@ -21,7 +22,7 @@ use localmodel::plan::names::MANAGED_BY;
 use localmodel_hub::{Control, ModelSpec};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, Semaphore, SemaphorePermit, watch};
 
 use crate::command::{apply, on_node};
 use crate::dump::dump;
@@ -34,6 +35,11 @@ pub const WORKERS: [&str; 2] = ["kind-worker", "kind-worker2"];
 
 /// Tests that disturb what others share hold it for themselves.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
+/// How many tests run beside others, or wait for a place.
+static SHARING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
+/// How many tests may run beside others at once.
+const SHARED: u32 = 8;
+static PLACES: Semaphore = Semaphore::const_new(SHARED as usize);
 
 /// A test's part of the cluster.
 pub struct World {
@@ -49,17 +55,50 @@ pub struct World {
 
 /// Runs a test beside others.
 pub async fn beside_others<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOnce(World) -> F) {
-    let _shared = CLUSTER.read().await;
-    in_world(prefix, test).await;
+    beside_others_then(prefix, test, async |_| Ok(())).await;
 }
 
-/// Runs a test while no other runs.
-pub async fn alone<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOnce(World) -> F) {
+/// The same; whatever becomes of it, what [`World`] does not remove by itself is removed `afterwards`.
+pub async fn beside_others_then<F: Future<Output = Result<()>>>(
+    prefix: &str,
+    test: impl FnOnce(World) -> F,
+    afterwards: impl AsyncFnOnce(&World) -> Result<()>,
+) {
+    SHARING.send_modify(|sharing| *sharing += 1);
+    let shared = async {
+        let _place = PLACES.acquire().await;
+        let _shared = CLUSTER.read().await;
+        in_world(prefix, test, afterwards).await;
+    };
+    let ended = AssertUnwindSafe(shared).catch_unwind().await;
+    SHARING.send_modify(|sharing| *sharing -= 1);
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+/// Waits in a test that runs beside others until they have ended, and holds those that come. Only one
+/// test may do so: two would wait for each other.
+pub async fn hold_others() -> Option<SemaphorePermit<'static>> {
+    PLACES.acquire_many(SHARED - 1).await.ok()
+}
+
+/// Runs a test while no other runs, after all that can run beside others. Whatever becomes of it, what it
+/// changed for all is put right `afterwards`.
+pub async fn alone<F: Future<Output = Result<()>>>(
+    prefix: &str,
+    test: impl FnOnce(World) -> F,
+    afterwards: impl AsyncFnOnce(&World) -> Result<()>,
+) {
+    // An error would only say that nobody shares it any more.
+    drop(SHARING.subscribe().wait_for(|sharing| *sharing == 0).await);
     let _all = CLUSTER.write().await;
-    in_world(prefix, test).await;
+    in_world(prefix, test, afterwards).await;
 }
 
-async fn in_world<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOnce(World) -> F) {
+async fn in_world<F: Future<Output = Result<()>>>(
+    prefix: &str,
+    test: impl FnOnce(World) -> F,
+    afterwards: impl AsyncFnOnce(&World) -> Result<()>,
+) {
     let setup = or_panic("the shared setup", setup().await);
     let client = or_panic("a client of the cluster", Client::try_default().await.map_err(Into::into));
     // Clients are the test's own: connections end with the runtime that made them.
@@ -70,11 +109,13 @@ async fn in_world<F: Future<Output = Result<()>>>(prefix: &str, test: impl FnOnc
     if !matches!(result, Ok(Ok(()))) {
         dump(prefix).await;
     }
+    let put_right = afterwards(&world()).await;
     let removed = world().remove().await;
     match result {
         Ok(result) => or_panic(prefix, result),
         Err(panic) => std::panic::resume_unwind(panic),
     }
+    or_panic("putting right what the test changed for all", put_right);
     or_panic("removing the test's objects", removed);
 }
 

@@ -124,7 +124,10 @@ pub fn inference_service(namespace: &str, name: &str, source: &str) -> String {
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata: {{name: {name}, namespace: {namespace}}}
-spec: {{predictor: {{model: {{modelFormat: {{name: huggingface}}, storageUri: '{source}'}}}}}}
+spec:
+  predictor:
+    terminationGracePeriodSeconds: 2
+    model: {{modelFormat: {{name: huggingface}}, storageUri: '{source}'}}
 "
     )
 }
@@ -136,7 +139,9 @@ pub fn llm_inference_service(namespace: &str, name: &str, source: &str) -> Strin
 apiVersion: serving.kserve.io/v1alpha2
 kind: LLMInferenceService
 metadata: {{name: {name}, namespace: {namespace}}}
-spec: {{model: {{uri: '{source}'}}}}
+spec:
+  model: {{uri: '{source}'}}
+  template: {{terminationGracePeriodSeconds: 2}}
 "
     )
 }

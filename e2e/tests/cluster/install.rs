@@ -31,20 +31,18 @@ const CONFIGURATIONS: [(&str, &str); 2] = [
 
 #[tokio::test]
 async fn uninstalled_and_installed_again_by_kustomize_and_helm_everything_is_as_it_was() {
-    alone("install", |world| async move {
+    let test = |world| async move {
         let before = warmed(&world).await?;
-        let result = both_ways(&world, &before).await;
-        // Whatever became of it: the other tests need an operator.
+        both_ways(&world, &before).await?;
         install(&world.setup.image).await?;
-        result?;
         is_served_as_before(&world, &before).await
-    })
-    .await;
+    };
+    alone("install", test, async |world| install(&world.setup.image).await).await;
 }
 
 #[tokio::test]
 async fn an_upgrade_rolls_out_operator_and_agents_and_disturbs_nothing() {
-    alone("upgrade", |world| async move {
+    let test = |world: World| async move {
         let before = warmed(&world).await?;
         let next = format!("{}-next", world.setup.image);
         // The same bytes under another name, on every node that can run them.
@@ -53,15 +51,14 @@ async fn an_upgrade_rolls_out_operator_and_agents_and_disturbs_nothing() {
         for node in WORKERS {
             on_node(node, &format!("ctr --namespace=k8s.io {tag}")).await?;
         }
-        let result = upgraded(&world, &next, &before).await;
+        upgraded(&world, &next, &before).await?;
         install(&world.setup.image).await?;
         for node in WORKERS {
             on_node(node, &format!("ctr --namespace=k8s.io images rm {registry}/{next}")).await?;
         }
-        result?;
         is_served_as_before(&world, &before).await
-    })
-    .await;
+    };
+    alone("upgrade", test, async |world| install(&world.setup.image).await).await;
 }
 
 #[tokio::test]

@@ -11,13 +11,14 @@ use localmodel_hub::{Fault, FaultKind};
 
 #[tokio::test]
 async fn killing_operator_and_agent_at_any_moment_changes_nothing_in_the_outcome() {
-    alone("kills", |world| async move {
+    let test = |world| async move {
         remove().await?;
-        let result = killed_walkthrough(&world).await;
+        killed_walkthrough(&world).await
+    };
+    alone("kills", test, async |world| {
         world.hub.clear_faults("meta-llama").await?;
         until_webhooks_answer().await?;
-        remove().await?;
-        result
+        remove().await
     })
     .await;
 }

@@ -6,6 +6,7 @@
 mod bad_objects;
 mod deletion;
 mod downloads;
+mod gate;
 mod healing;
 mod install;
 mod kills;

@@ -112,28 +112,23 @@ async fn kserve_marks_services_of_both_kinds_by_these_rules() {
 
 #[tokio::test]
 async fn without_the_feature_kserve_takes_its_marks_away() {
-    alone("unmarked", |world| async move {
+    let test = |world: World| async move {
         world.group().await?;
         let namespace = world.namespace("a").await?;
         world.cache("m", "hf://unmarked/m").await?;
         let settings = config_map(&world.setup.image)?;
-        let result = async {
-            for kind in ["InferenceService", "LLMInferenceService"] {
-                let object = service(kind, &namespace, "hf://unmarked/m", &[]);
-                let marked = dry_run(&world, kind, &namespace, &object).await?;
-                ensure!(marks(&marked)?.is_some(), "{kind}: not marked with the feature on");
-                apply(&settings.replace("\"enabled\": true", "\"enabled\": false")).await?;
-                let unmarked = dry_run(&world, kind, &namespace, &with_marks(object, &marked)).await?;
-                apply(&settings).await?;
-                ensure!(marks(&unmarked)?.is_none(), "{kind}: {:?}", marks(&unmarked)?);
-            }
-            Ok(())
+        for kind in ["InferenceService", "LLMInferenceService"] {
+            let object = service(kind, &namespace, "hf://unmarked/m", &[]);
+            let marked = dry_run(&world, kind, &namespace, &object).await?;
+            ensure!(marks(&marked)?.is_some(), "{kind}: not marked with the feature on");
+            apply(&settings.replace("\"enabled\": true", "\"enabled\": false")).await?;
+            let unmarked = dry_run(&world, kind, &namespace, &with_marks(object, &marked)).await?;
+            apply(&settings).await?;
+            ensure!(marks(&unmarked)?.is_none(), "{kind}: {:?}", marks(&unmarked)?);
         }
-        .await;
-        apply(&settings).await?;
-        result
-    })
-    .await;
+        Ok(())
+    };
+    alone("unmarked", test, async |world| apply(&config_map(&world.setup.image)?).await.map(drop)).await;
 }
 
 /// Two node groups without a node, so that nothing is downloaded, and the caches.

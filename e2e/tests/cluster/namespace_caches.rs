@@ -10,6 +10,7 @@ use localmodel::api::LocalModelNode;
 use localmodel::api::source::storage_key;
 use localmodel::plan::names;
 use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::kserve::serving::inference_service;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::JOBS;
 use localmodel_e2e::world::{WORKERS, World, beside_others};
@@ -39,6 +40,14 @@ async fn caches_of_one_name_and_source_have_separate_copies_and_one_leaves_witho
         warm_labels(&world, &[names::warm_label(&key, None), names::warm_label(&key, Some(&team))]).await?;
 
         let (name, volume) = (world.name("m"), format!("both-m-both-{team}-download"));
+        // KServe takes the namespace's cache before the cluster's (S4).
+        apply(&inference_service(&team, "mine", &source)).await?;
+        let guarded = kubectl(&["delete", "localmodelnamespacecache", &name, "-n", &team]).await.err();
+        let wanted =
+            format!("LocalModelNamespaceCache {team}/{name} is being used by InferenceService {team}/mine");
+        let said = guarded.context("a cache in use was deleted")?.to_string();
+        ensure!(said.contains(&wanted), "{said}");
+        kubectl(&["delete", "inferenceservice", "mine", "-n", &team]).await?;
         kubectl(&["delete", "localmodelnamespacecache", &name, "-n", &team, "--timeout=30s"]).await?;
         until("nothing of the namespace cache", || async {
             let files = world.files(WORKERS[0]).await?;

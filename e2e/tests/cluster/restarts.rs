@@ -195,7 +195,10 @@ fn deployment(world: &World, namespace: &str) -> String {
             "selector": {"matchLabels": {"app": "plain"}},
             "template": {
                 "metadata": {"labels": labels},
-                "spec": {"containers": [container("server", &world.setup.stub, 8080)]},
+                "spec": {
+                    "terminationGracePeriodSeconds": 2,
+                    "containers": [container("server", &world.setup.stub, 8080)],
+                },
             },
         },
     })

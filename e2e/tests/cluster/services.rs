@@ -1,16 +1,19 @@
 //! Services of KServe's that start from the warm copy (S2 to S6), and what they may rely on.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::ListParams;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use localmodel::api::{LocalModelCache, NamespacedName};
-use localmodel::plan::names::GATE_CONTAINER;
+use localmodel::plan::names::{GATE_CONTAINER, UNUSED_SINCE};
+use localmodel::plan::serving::GRACE;
 use localmodel_e2e::command::{apply, kubectl, on_node};
 use localmodel_e2e::kserve::serving::{Answer, ask, inference_service, llm_inference_service, until_ready};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::{CACHE, KEY, NODE, SERVICE, SERVICES, SOURCE, serve};
 use localmodel_e2e::world::{WORKERS, World, beside_others};
+use serde_json::json;
 
 /// The last step of the walkthrough, and a second service of another namespace. The cache is warm.
 pub(crate) async fn documented(world: &World) -> Result<()> {
@@ -100,7 +103,36 @@ async fn an_llm_inference_service_is_listed_guarded_and_mounted_like_an_inferenc
         let refused = kubectl(&["delete", "localmodelcache", "llm-m"]).await.err().context("deleted")?;
         let wanted = "LocalModelCache llm-m is being used by LLMInferenceService";
         ensure!(refused.to_string().contains(wanted), "{refused}");
-        Ok(())
+
+        kubectl(&["delete", "llminferenceservice", "serves", "-n", &namespace]).await?;
+        volumes_outlive_their_users_for_a_while(&world, &namespace).await?;
+        apply(&llm_inference_service(&namespace, "again", &source)).await?;
+        until_ready("llminferenceservice", &namespace, "again").await
     })
     .await;
+}
+
+/// The claim and its volume stay when their last user has gone, and say since when; ten minutes later both
+/// go (S7).
+async fn volumes_outlive_their_users_for_a_while(world: &World, namespace: &str) -> Result<()> {
+    let (claim, volume) = ("llm-m-llm", format!("llm-m-llm-{namespace}"));
+    let claims = world.in_namespace::<PersistentVolumeClaim>(namespace);
+    let since = until("a note on the claim that nobody uses it", || async {
+        let found = claims.get(claim).await?;
+        Ok(found.annotations().get(UNUSED_SINCE).cloned())
+    })
+    .await?;
+    ensure!(world.in_cluster::<PersistentVolume>().get_opt(&volume).await?.is_some(), "the volume is gone");
+    let earlier = since.parse::<Timestamp>()? - GRACE;
+    let note = json!({"metadata": {"annotations": {UNUSED_SINCE: earlier.to_string()}}});
+    claims.patch_metadata(claim, &PatchParams::default(), &Patch::Merge(note)).await?;
+    until("the end of the claim and its volume", || async {
+        ensure!(claims.get_opt(claim).await?.is_none(), "the claim is there");
+        ensure!(
+            world.in_cluster::<PersistentVolume>().get_opt(&volume).await?.is_none(),
+            "the volume is there"
+        );
+        Ok(Some(()))
+    })
+    .await
 }

@@ -19,6 +19,8 @@ use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{WORKERS, World, alone};
 use localmodel_hub::{Fault, FaultKind};
 
+use crate::walkthrough;
+
 /// The node that is warm.
 const NODE: &str = WORKERS[0];
 /// What KServe has downloaded when ours comes: `own` for a namespace cache, the others for cluster caches.
@@ -28,16 +30,17 @@ const SERVICES: [(&str, &str); 2] = [("running", "served"), ("mine", "own")];
 
 #[tokio::test]
 async fn a_cluster_warmed_by_kserve_is_taken_over_and_given_back_without_a_download() {
-    alone("takeover", |world| async move {
+    let test = |world: World| async move {
         uninstall(&world).await?;
         define(&local_model::definitions().await?).await?;
         local_model::install_chart().await?;
-        let result = there_and_back(&world).await;
-        // Whatever became of it: the other tests need an operator, and our definitions.
+        there_and_back(&world).await
+    };
+    alone("takeover", test, async |world| {
         local_model::remove().await?;
+        // With our definitions, which the operator has to see.
         install(&world.setup.image).await?;
-        restart_operator().await?;
-        result
+        restart_operator().await
     })
     .await;
 }
@@ -50,7 +53,6 @@ async fn there_and_back(world: &World) -> Result<()> {
     let team = world.namespace("team").await?;
     let before = warmed_by_kserve(world, &team).await?;
     stands_back(world).await?;
-    download_under_way(world).await?;
 
     // "There"
     local_model::detach_chart().await?;
@@ -68,6 +70,7 @@ async fn there_and_back(world: &World) -> Result<()> {
     let left = world.names(world.in_jobs::<Job>()).await?;
     ensure!(left.iter().all(|job| jobs.contains(job)), "a Job was doubled: {left:?} after {jobs:?}");
     a_new_pod_starts_warm(world, &team).await?;
+    walkthrough::on_plain_definitions(world).await?;
 
     // "Our definitions, when it suits"
     define(&kubectl(&["kustomize", "crds"]).await?).await?;
@@ -93,7 +96,7 @@ async fn there_and_back(world: &World) -> Result<()> {
 }
 
 /// Caches as KServe fills them, one of them without a manifest as another initializer leaves it, and
-/// services that run. The hub's requests count from here on.
+/// services that run; one Job is in the middle of its work. The hub's requests count from here on.
 async fn warmed_by_kserve(world: &World, team: &str) -> Result<BTreeMap<String, String>> {
     for cache in ["served", "bare"] {
         world.cache(cache, &world.model(cache).await?).await?;
@@ -108,9 +111,8 @@ async fn warmed_by_kserve(world: &World, team: &str) -> Result<BTreeMap<String, 
     for (service, cache) in SERVICES {
         apply(&inference_service(team, service, &format!("hf://takeover/{cache}"))).await?;
     }
-    for (service, _) in SERVICES {
-        until_ready("inferenceservice", team, service).await?;
-    }
+    let [one, other] = SERVICES.map(|(service, _)| until_ready("inferenceservice", team, service));
+    tokio::try_join!(one, other, download_under_way(world))?;
     for cache in WARM {
         world.hub.clear_requests(&format!("takeover/{cache}")).await?;
     }

@@ -45,22 +45,26 @@ async fn a_source_taken_twice_a_group_in_use_and_a_group_that_is_not_there_are_r
 
 #[tokio::test]
 async fn with_the_server_down_only_what_it_guards_is_refused_and_says_what_is_down() {
-    alone("down", |world| async move {
-        let result = down(&world).await;
-        scale(1).await?;
-        until_webhooks_answer().await?;
-        for object in HELD {
-            let there = kubectl(&[&["get"], object, &["-o", "name", "--ignore-not-found"]].concat()).await?;
-            if !there.is_empty() {
-                kubectl(&[&["delete"], object, &["--wait=false"]].concat()).await?;
-                kubectl(&[&["patch"], object, &["--type=merge", "-p", RELEASE]].concat()).await?;
+    alone(
+        "down",
+        |world| async move { down(&world).await },
+        async |_| {
+            scale(1).await?;
+            until_webhooks_answer().await?;
+            for object in HELD {
+                let there =
+                    kubectl(&[&["get"], object, &["-o", "name", "--ignore-not-found"]].concat()).await?;
+                if !there.is_empty() {
+                    kubectl(&[&["delete"], object, &["--wait=false"]].concat()).await?;
+                    kubectl(&[&["patch"], object, &["--type=merge", "-p", RELEASE]].concat()).await?;
+                }
             }
-        }
-        for pod in ["down-plain", "down-kserve"] {
-            kubectl(&["delete", "pod", pod, "-n", TEAM, "--ignore-not-found", "--force"]).await?;
-        }
-        result
-    })
+            for pod in ["down-plain", "down-kserve"] {
+                kubectl(&["delete", "pod", pod, "-n", TEAM, "--ignore-not-found", "--force"]).await?;
+            }
+            Ok(())
+        },
+    )
     .await;
 }
 
