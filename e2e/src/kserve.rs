@@ -19,7 +19,7 @@ pub mod serving;
 mod settings;
 
 use certificate::Certificate;
-use manifests::{Part, part, with_image};
+use manifests::{part, with_image};
 
 /// Who applies what is KServe's: another than who applies what is ours, so that neither takes the
 /// other's fields away, in the ConfigMap that both share least of all.
@@ -76,26 +76,33 @@ fn marker(folder: &str, rest: &[Value]) -> String {
 
 async fn install_anew(folder: &str, rest: Vec<Value>) -> Result<()> {
     let certificate = Certificate::in_cluster().await?;
-    let mut parts = Vec::new();
-    for (name, command, _) in DEPLOYMENTS {
-        let image = load(folder, command).await?;
-        parts.push(Part { objects: with_image(part(folder, name)?.objects, &image)?, ..part(folder, name)? });
-    }
-    // Ours stand in for KServe's where both have a kind.
-    let definitions: Vec<_> =
-        parts.iter().flat_map(|part| &part.definitions).filter(|d| !manifests::is_ours(d)).cloned().collect();
-    apply_as(MANAGER, &definitions.join("\n---\n")).await.context("KServe's definitions")?;
-    certificate.put_in_conversions().await?;
+    define_for(folder, &certificate).await?;
     let mut objects = certificate.secrets();
     let (settings, runtimes): (Vec<_>, Vec<_>) = rest.into_iter().partition(|o| o["kind"] == "ConfigMap");
     objects.extend(settings);
-    for part in parts {
-        objects.extend(certificate.with_bundle(part.objects));
+    for (name, command, _) in DEPLOYMENTS {
+        let image = load(folder, command).await?;
+        objects.extend(certificate.with_bundle(with_image(part(folder, name)?.objects, &image)?));
     }
     apply_as(MANAGER, &list(&objects)).await.context("KServe's controllers")?;
     // A controller that is Ready still refuses connections for a moment.
     until("KServe's webhooks", || async { apply_as(MANAGER, &list(&runtimes)).await.map(Some) }).await?;
     until("KServe's defaulting", || async { serving::probe().await.map(Some) }).await
+}
+
+/// Defines KServe's kinds, as far as they are not there.
+pub async fn define() -> Result<()> {
+    define_for(&folder().await?, &Certificate::in_cluster().await?).await
+}
+
+async fn define_for(folder: &str, certificate: &Certificate) -> Result<()> {
+    let mut definitions = Vec::new();
+    for (name, ..) in DEPLOYMENTS {
+        // Ours stand in for KServe's where both have a kind.
+        definitions.extend(part(folder, name)?.definitions.into_iter().filter(|d| !manifests::is_ours(d)));
+    }
+    apply_as(MANAGER, &definitions.join("\n---\n")).await.context("KServe's definitions")?;
+    certificate.put_in_conversions().await
 }
 
 /// The folder of KServe's commands and manifests, which `hack/cluster up` made.

@@ -106,11 +106,9 @@ pub async fn delete_service() -> Result<()> {
     kubectl(&["wait", "--for=delete", "pods", "--all", "-n", SERVICES, "--timeout=90s"]).await.map(drop)
 }
 
-/// Takes everything of the walkthrough away, as far as it is there.
+/// Takes everything of the walkthrough away but an empty namespace, as far as it is there.
 pub async fn remove() -> Result<()> {
-    // Without its pods the namespace's end need not be tried again.
     delete_service().await?;
-    kubectl(&["delete", "namespace", SERVICES, "--ignore-not-found", "--timeout=90s"]).await?;
     kubectl(&["delete", "localmodelcache", CACHE, "--ignore-not-found", "--timeout=90s"]).await?;
     kubectl(&["wait", "--for=delete", "pvc", CACHE, "-n", JOBS, "--timeout=90s"]).await?;
     kubectl(&["wait", "--for=delete", "pv", &format!("{CACHE}-download"), "--timeout=90s"]).await?;

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::{RwLock, Semaphore, SemaphorePermit, watch};
 
-use crate::command::{apply, on_node};
+use crate::command::{apply, kubectl, on_node};
 use crate::dump::dump;
 use crate::setup::{Setup, setup};
 use crate::wait::until;
@@ -104,7 +104,7 @@ async fn in_world<F: Future<Output = Result<()>>>(
     // Clients are the test's own: connections end with the runtime that made them.
     let hub = or_panic("a client of the hub", Control::new(&setup.control).map_err(Into::into));
     let world = || World { prefix: prefix.to_owned(), client: client.clone(), hub: hub.clone(), setup };
-    or_panic("removing what an earlier run left", world().remove().await);
+    or_panic("removing what an earlier run left", world().begin().await);
     let result = AssertUnwindSafe(test(world())).catch_unwind().await;
     if !matches!(result, Ok(Ok(()))) {
         dump(prefix).await;
@@ -350,11 +350,33 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         Ok(())
     }
 
+    /// Removes what an earlier run left, its namespaces to their end.
+    async fn begin(&self) -> Result<()> {
+        self.remove().await?;
+        until("the end of an earlier run's namespaces", || async {
+            Ok(self.names(self.in_cluster::<Namespace>()).await?.is_empty().then_some(()))
+        })
+        .await
+    }
+
+    /// Ends what uses caches in the test's namespaces, since it guards them, and waits for the pods' end.
+    pub async fn end_users(&self) -> Result<()> {
+        let kinds = "inferenceservices,llminferenceservices,deployments,pods";
+        for namespace in self.names(self.in_cluster::<Namespace>()).await? {
+            kubectl(&["delete", kinds, "--all", "-n", &namespace, "--timeout=60s"]).await?;
+            kubectl(&["wait", "--for=delete", "pods", "--all", "-n", &namespace, "--timeout=60s"]).await?;
+        }
+        Ok(())
+    }
+
     /// Removes all that the test made, as far as it is there.
     async fn remove(&self) -> Result<()> {
         self.hub.clear_faults(&self.prefix).await?;
-        // Services first: they guard their caches.
-        self.delete_all(self.in_cluster::<Namespace>()).await?;
+        self.end_users().await?;
+        // Nobody waits for their end, which takes the API server long; a next run does.
+        for namespace in self.names(self.in_cluster::<Namespace>()).await? {
+            kubectl(&["delete", "namespace", &namespace, "--ignore-not-found", "--wait=false"]).await?;
+        }
         self.delete_all(self.in_cluster::<LocalModelCache>()).await?;
         self.delete_all(self.in_cluster::<ClusterStorageContainer>()).await?;
         self.delete_all(self.in_cluster::<LocalModelNodeGroup>()).await?;

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use localmodel::plan::names::POD_MODEL;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::command::{kubectl, run_with};
 use crate::setup::Setup;
+use crate::world::World;
 
 /// A service that no cache matches, for asking whether KServe's webhooks answer.
 const PROBE: &str = "
@@ -115,6 +117,26 @@ pub async fn ask(namespace: &str, service: &str, port: u16) -> Result<Answer> {
     let path = format!("/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy/");
     let answer = kubectl(&["get", "--raw", &path]).await?;
     serde_json::from_str(&answer).with_context(|| format!("{service} answered {answer}"))
+}
+
+/// A Deployment named `plain` that serves a test's cache `m` with the stub, by our label alone.
+pub fn plain_deployment(world: &World, namespace: &str, replicas: u32) -> String {
+    let labels = json!({"app": "plain", POD_MODEL: world.name("m")});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "plain", "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "plain"}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "terminationGracePeriodSeconds": 2,
+                    "containers": [container("server", &world.setup.stub, 8080)],
+                },
+            },
+        },
+    })
+    .to_string()
 }
 
 /// An `InferenceService` that serves a source with the stub.

@@ -15,6 +15,7 @@ mod namespace_caches;
 mod nodes;
 mod restarts;
 mod services;
+mod standalone;
 mod takeover;
 mod walkthrough;
 mod webhooks;

@@ -11,9 +11,9 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use localmodel::api::source::storage_key;
-use localmodel::plan::names::{GATE_CONTAINER, POD_MODEL};
+use localmodel::plan::names::GATE_CONTAINER;
 use localmodel_e2e::command::{apply, kubectl, on_node};
-use localmodel_e2e::kserve::serving::{container, inference_service};
+use localmodel_e2e::kserve::serving::{container, inference_service, plain_deployment};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{WORKERS, World, beside_others};
 use localmodel_hub::{Fault, FaultKind};
@@ -53,7 +53,7 @@ async fn no_pod_ever_reads_an_empty_or_half_written_folder() {
 
 async fn restless(world: &World, namespace: &str, failures: &Failures) -> Result<()> {
     a_failure_is_seen(world, namespace, failures).await?;
-    apply(&deployment(world, namespace)).await?;
+    apply(&plain_deployment(world, namespace, 2)).await?;
     apply(&inference_service(namespace, "service", SOURCE)).await?;
     all_serve(world, namespace).await?;
     // Held by whoever restarts; taken for itself by whoever does what no pod may meet.
@@ -184,25 +184,6 @@ async fn a_failure_is_seen(world: &World, namespace: &str, failures: &Failures) 
     })
     .await?;
     kubectl(&["delete", "pod", "empty", "-n", namespace]).await.map(drop)
-}
-
-fn deployment(world: &World, namespace: &str) -> String {
-    let labels = json!({"app": "plain", POD_MODEL: world.name("m")});
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "plain", "namespace": namespace},
-        "spec": {
-            "replicas": 2,
-            "selector": {"matchLabels": {"app": "plain"}},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "terminationGracePeriodSeconds": 2,
-                    "containers": [container("server", &world.setup.stub, 8080)],
-                },
-            },
-        },
-    })
-    .to_string()
 }
 
 async fn pods(world: &World, namespace: &str) -> Result<Vec<Pod>> {

@@ -123,6 +123,8 @@ async fn volumes_outlive_their_users_for_a_while(world: &World, namespace: &str)
     })
     .await?;
     ensure!(world.in_cluster::<PersistentVolume>().get_opt(&volume).await?.is_some(), "the volume is gone");
+    // A pod that still mounts it would begin the time anew.
+    kubectl(&["wait", "--for=delete", "pods", "--all", "-n", namespace, "--timeout=60s"]).await?;
     let earlier = since.parse::<Timestamp>()? - GRACE;
     let note = json!({"metadata": {"annotations": {UNUSED_SINCE: earlier.to_string()}}});
     claims.patch_metadata(claim, &PatchParams::default(), &Patch::Merge(note)).await?;
