@@ -9,7 +9,7 @@ demo: build
     hack/cluster run target/*/debug/demo
 
 # Everything that CI checks: lints, dependencies, unit tests, the hub's proof, the cluster's tests, rights
-test: lint deny unit hub-proof e2e rights
+test: lint deny unit hub-proof e2e lifecycle rights
 
 # Formatting and lints, warnings denied
 lint:
@@ -33,7 +33,12 @@ e2e *ARGS: build
     hack/cluster up
     hack/cluster run cargo test --workspace --test cluster -- --test-threads 32 {{ARGS}}
 
-# Whether each right of our accounts was used, and none was missing, in a whole run of e2e before
+# Install, upgrade, uninstall, takeover from KServe and way back, and no KServe at all, on the same cluster
+lifecycle *ARGS: build
+    hack/cluster up
+    hack/cluster run cargo test --workspace --test lifecycle -- --test-threads 32 {{ARGS}}
+
+# Whether each right of our accounts was used, and none was missing, in whole runs of e2e and lifecycle before
 rights: build
     hack/cluster run cargo test --workspace --test rights
 

@@ -7,6 +7,7 @@ pub mod dump;
 pub mod kserve;
 pub mod rights;
 pub mod setup;
+pub mod steady;
 pub mod table;
 pub mod wait;
 pub mod walkthrough;

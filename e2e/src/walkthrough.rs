@@ -8,6 +8,8 @@ use crate::command::{apply, kubectl, on_node, root, run_with};
 use crate::kserve::serving::until_ready;
 use crate::world::namespace;
 
+pub mod printed;
+
 /// The documented cache.
 pub const CACHE: &str = "meta-llama3-8b-instruct";
 /// The documented source.

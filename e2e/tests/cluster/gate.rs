@@ -11,6 +11,7 @@ use localmodel::plan::names::{
 use localmodel_e2e::command::{apply, kubectl, on_node};
 use localmodel_e2e::kserve::serving::container;
 use localmodel_e2e::wait::until;
+use localmodel_e2e::walkthrough::JOBS;
 use localmodel_e2e::world::{WORKERS, World, beside_others};
 use localmodel_hub::{Fault, FaultKind};
 use serde_json::{Value, json};
@@ -29,7 +30,9 @@ async fn a_pod_waits_on_a_cold_and_on_a_wiped_node_and_after_a_failure_and_says_
         let slow = Fault::always("gate/m", FaultKind::Throttle { bytes_per_second: 20_000 });
         world.hub.fault(&slow).await?;
         world.cache("m", &source).await?;
-        world.cache("lost", "hf://gate/lost").await?;
+        let lost = world.model("lost").await?;
+        world.hub.fault(&Fault::always("gate/lost", FaultKind::Status(404))).await?;
+        world.cache("lost", &lost).await?;
 
         apply(&pod(&world, &namespace, "cold", "m")).await?;
         apply(&pod(&world, &namespace, "failed", "lost")).await?;
@@ -46,7 +49,12 @@ async fn a_pod_waits_on_a_cold_and_on_a_wiped_node_and_after_a_failure_and_says_
         apply(&pod(&world, &namespace, "wiped", "m")).await?;
         gate_says(&namespace, "wiped", "the download is under way").await?;
         world.hub.clear_faults("gate/m").await?;
-        serves(&namespace, "wiped").await
+        serves(&namespace, "wiped").await?;
+
+        // What was missing is there now, and a failed Job that is deleted asks for another try (A6).
+        world.hub.clear_faults("gate/lost").await?;
+        kubectl(&["delete", "jobs", "-n", JOBS, "-l", "model=gate-lost"]).await?;
+        serves(&namespace, "failed").await
     })
     .await;
 }

@@ -3,6 +3,7 @@
 //! nothing that runs is disturbed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
@@ -15,11 +16,11 @@ use localmodel_e2e::command::{apply, kubectl, on_node, run_with};
 use localmodel_e2e::kserve::local_model;
 use localmodel_e2e::kserve::serving::{ask, inference_service, until_ready};
 use localmodel_e2e::setup::{define, install, install_from, manifests, restart_operator};
+use localmodel_e2e::steady::quiet_for;
 use localmodel_e2e::wait::until;
+use localmodel_e2e::walkthrough::{CACHE, printed, remove};
 use localmodel_e2e::world::{WORKERS, World, alone};
 use localmodel_hub::{Fault, FaultKind};
-
-use crate::walkthrough;
 
 /// The node that is warm.
 const NODE: &str = WORKERS[0];
@@ -70,7 +71,7 @@ async fn there_and_back(world: &World) -> Result<()> {
     let left = world.names(world.in_jobs::<Job>()).await?;
     ensure!(left.iter().all(|job| jobs.contains(job)), "a Job was doubled: {left:?} after {jobs:?}");
     a_new_pod_starts_warm(world, &team).await?;
-    walkthrough::on_plain_definitions(world).await?;
+    on_plain_definitions(world).await?;
 
     // "Our definitions, when it suits"
     define(&kubectl(&["kustomize", "crds"]).await?).await?;
@@ -200,4 +201,17 @@ async fn uninstall(world: &World) -> Result<()> {
     kubectl(&job).await?;
     kubectl(&["delete", "-k", "deploy/uninstall"]).await?;
     kubectl(&["delete", "-k", "deploy/kserve", "--ignore-not-found"]).await.map(drop)
+}
+
+/// The documented walkthrough on KServe's own definitions, which drop the fields that are ours: nothing is written again for
+/// their sake.
+async fn on_plain_definitions(world: &World) -> Result<()> {
+    remove().await?;
+    printed::steps(world).await?;
+    printed::statuses(world).await?;
+    let status = kubectl(&["get", "localmodelcache", CACHE, "-o", "jsonpath={.status}"]).await?;
+    ensure!(!status.contains("conditions"), "the definitions are not KServe's: {status}");
+    printed::files_are_the_hubs(world).await?;
+    quiet_for(Duration::from_secs(11)).await?;
+    remove().await
 }

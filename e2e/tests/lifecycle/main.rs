@@ -1,0 +1,7 @@
+//! What comes to a cluster and leaves it: our installation, KServe's own controller, KServe itself.
+//!
+//! Most of these tests exchange what all others need, and run alone.
+
+mod install;
+mod standalone;
+mod takeover;
