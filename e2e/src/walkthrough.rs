@@ -56,7 +56,7 @@ pub fn substitutions(image: &str) -> Vec<(&'static str, String, &'static str)> {
             "\"enabled\": true, \"reconcilationFrequencyInSecs\": 5,".into(),
             "the agents' interval: a vanished folder is noticed in seconds, not in a minute",
         ),
-        ("cpu: \"6\"", "cpu: 10m".into(), "the service's processors: a laptop has no six to spare"),
+        ("cpu: \"6\"", "cpu: 250m".into(), "the service's processors: a laptop has no six to spare"),
         ("memory: 24Gi", "memory: 64Mi".into(), "its memory: the generated weights are small"),
     ]
 }

@@ -50,9 +50,11 @@ pub(super) fn is_same_mount(there: &VolumeMount, wanted: &VolumeMount) -> bool {
 }
 
 /// The gate. Its limits are its requests, so that a pod whose other containers are guaranteed their
-/// resources still is.
+/// resources still is. It does nearly nothing, but with less than this the kernel makes the mere start of
+/// its container take seconds, for which the service waits; the pod asks for no more because of it, unless
+/// all its containers together ask for less.
 pub(super) fn gate(image: &str, key: &str) -> Value {
-    let resources = json!({"cpu": "10m", "memory": "16Mi"});
+    let resources = json!({"cpu": "100m", "memory": "16Mi"});
     json!({
         "name": GATE_CONTAINER,
         "image": image,
