@@ -38,7 +38,7 @@ lifecycle *ARGS: build
     hack/cluster up
     hack/cluster run cargo test --workspace --test lifecycle -- --test-threads 32 {{ARGS}}
 
-# Whether each right of our accounts was used, and none was missing, in whole runs of e2e and lifecycle before
+# What the audit log says after whole runs of e2e and lifecycle: rights used, none missing, one writer at a time
 rights: build
     hack/cluster run cargo test --workspace --test rights
 

@@ -121,8 +121,12 @@ fn with_download(mut arguments: Vec<String>) -> Vec<String> {
 }
 
 async fn run_operator(settings: operator::Settings) -> Result<(), Error> {
-    let client = kube::Client::try_default().await.doing(|| "connecting to the cluster".into())?;
-    operator::run(client, settings).await
+    let config = kube::Config::infer().await.map_err(kube::Error::InferConfig);
+    let config = config.doing(|| "finding the cluster".into())?;
+    let fence = operator::Fence::default();
+    let client = fence.client(config).doing(|| "connecting to the cluster".into())?;
+    // It is large, and made once.
+    Box::pin(operator::run(client, fence, settings)).await
 }
 
 async fn run_agent(settings: agent::Settings) -> Result<(), Error> {

@@ -48,6 +48,9 @@ pub struct Request {
 pub struct User {
     /// The user's name.
     pub username: String,
+    /// Among others the pod whose account it is.
+    #[serde(default)]
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// What was asked for; what does not apply is empty.

@@ -1,12 +1,19 @@
-//! The rights of our accounts after a whole run of the cluster's tests: each was used, none was missing.
+//! What the audit log says after whole runs of the cluster's tests: each right of our accounts was used and
+//! none was missing, and no operator wrote while another could lead.
+
+use std::collections::BTreeMap;
 
 use anyhow::Result;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use localmodel::plan::lease;
 use localmodel_e2e::audit::{self, Request};
 use localmodel_e2e::command::{kubectl, run};
 use localmodel_e2e::rights::{Right, granted};
 use localmodel_e2e::setup::setup;
 use serde_json::Value;
+
+/// Where the audit log names the pod whose account was used.
+const POD: &str = "authentication.kubernetes.io/pod-name";
 
 #[tokio::test]
 async fn our_accounts_may_do_what_they_do_and_nothing_else() -> Result<()> {
@@ -27,6 +34,33 @@ async fn our_accounts_may_do_what_they_do_and_nothing_else() -> Result<()> {
     };
     let forbidden: Vec<&Request> = requests.iter().filter(is_forbidden).collect();
     assert!(forbidden.is_empty(), "asked without the right to: {forbidden:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_operator_has_written_without_holding_the_lease() -> Result<()> {
+    let requests = audit::requests(made(&setup().await?.image).await?).await?;
+    let pod = |request: &Request| request.user.extra.get(POD)?.first().cloned();
+    let of_operator = |request: &&Request| request.user.username.ends_with(":localmodel-operator");
+    let reads = ["get", "list", "watch"];
+    let (leases, writes): (Vec<_>, Vec<_>) = requests
+        .iter()
+        .filter(of_operator)
+        .filter(|request| !reads.contains(&request.verb.as_str()))
+        .partition(|request| request.object_ref.resource == "leases");
+    let mut held: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
+    for lease in leases.into_iter().filter(|request| request.response_status.code < 300) {
+        held.entry(pod(lease).unwrap_or_default()).or_default().push(lease.received);
+    }
+    let lasts = SignedDuration::try_from(lease::DURATION)?;
+    let holds = |write: &Request| {
+        let times = pod(write).and_then(|pod| held.get(&pod));
+        times
+            .is_some_and(|times| times.iter().any(|at| *at <= write.received && write.received < *at + lasts))
+    };
+    let late: Vec<_> = writes.iter().filter(|write| !holds(write)).collect();
+    assert!(late.is_empty(), "{} of {} writes without the lease: {late:#?}", late.len(), writes.len());
+    assert!(held.len() > 2 && !writes.is_empty(), "nothing was proved: {held:?}");
     Ok(())
 }
 

@@ -30,6 +30,10 @@ where
     {
         return Ok(false);
     }
+    if let Some(version) = live.and_then(ResourceExt::resource_version) {
+        // A decision that comes late changes nothing.
+        manifest["metadata"]["resourceVersion"] = json!(version);
+    }
     let kind = K::kind(&());
     api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&manifest))
         .await

@@ -8,6 +8,7 @@ mod cache_volumes;
 mod caches;
 mod context;
 mod events;
+mod leader;
 mod node_groups;
 mod nodes;
 mod serving;
@@ -32,6 +33,8 @@ use crate::telemetry;
 use crate::webhook::{self, Identity, Keeper, SETTLE};
 pub use context::Settings;
 use context::{Context, own_image};
+use leader::Candidate;
+pub use leader::Fence;
 use stores::Stores;
 
 /// Reconciles of one kind that may run at once.
@@ -41,8 +44,11 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// How long the webhooks may take to answer what was asked before the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// Runs until a signal ends the process.
-pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
+/// Runs until a signal ends the process, or it leads no longer. The client's writes are kept back by the
+/// fence, which is open while this operator leads.
+pub async fn run(client: Client, fence: Fence, settings: Settings) -> Result<(), Error> {
+    let me = settings.pod.clone().unwrap_or_else(|| format!("process-{}", std::process::id()));
+    let candidate = Candidate::new(&client, &settings.namespace, me, fence);
     let image = own_image(&client, &settings).await?;
     tracing::info!(namespace = settings.namespace, image, "operator starts");
     let stores = Arc::new(Stores::start(&client, &settings.namespace));
@@ -58,16 +64,19 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     let mut webhooks = tokio::spawn(webhooks(context.clone(), settings.webhook_port, identity, stopped));
     let controllers = async {
         context.stores.ready().await;
+        candidate.elected().await;
         // Certificates are kept also while standing back: admission goes on.
-        futures::join!(unless_standing_back(&context), settings::run(context.clone()), keeper.run());
-        Ok(())
+        keeper.lead();
+        futures::join!(unless_standing_back(&context), settings::run(context.clone()), candidate.lead()).2
     };
     tokio::select! {
         result = health => result,
-        result = controllers => result,
+        lost = controllers => Err(lost),
+        () = keeper.run() => Ok(()),
         result = &mut webhooks => result.unwrap_or_else(|error| Err(Error::Setup(error.to_string()))),
         () = crate::shutdown_signal() => {
             tracing::info!("operator stops");
+            candidate.leave().await;
             drop(stop);
             // What was asked is answered, as far as that is a matter of moments.
             let _ = tokio::time::timeout(LAST_ANSWERS, webhooks).await;

@@ -97,7 +97,9 @@ async fn label(node: &Node, context: &Context, wanted: &BTreeMap<String, String>
     }
     let name = node.name_any();
     let nodes: Api<Node> = Api::all(context.client.clone());
-    let body = Patch::Merge(json!({"metadata": {"labels": changes}}));
+    // A decision that comes late changes nothing.
+    let meta = json!({"resourceVersion": node.resource_version(), "labels": changes});
+    let body = Patch::Merge(json!({"metadata": meta}));
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     nodes.patch_metadata(&name, &params, &body).await.doing(|| format!("labelling Node {name}"))?;
     tracing::info!(node = name, ?changes, "warm labels");

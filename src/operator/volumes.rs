@@ -3,9 +3,10 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 
+use super::cache_volumes::exactly;
 use super::context::Context;
 use crate::error::{Doing, Error};
 use crate::plan::names::MANAGER;
@@ -44,7 +45,6 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
             .doing(|| format!("reading PersistentVolumeClaim {claim_name}"))?,
     };
     let step = step(wanted, volume.as_ref(), claim.as_ref());
-    let delete = DeleteParams::default();
     match &step {
         Step::Done => return Ok(None),
         Step::Wait(message) => return Ok(Some(Obstacle::Terminating(message.clone()))),
@@ -53,23 +53,44 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
         Step::CreateVolume => volumes.create(&created(), &wanted.volume).await.map(drop),
         Step::CreateClaim => claims.create(&created(), &wanted.claim).await.map(drop),
         Step::AdoptVolume => volumes
-            .patch(&volume_name, &PatchParams::default(), &Patch::Merge(adopt_volume(&wanted.volume)))
+            .patch(
+                &volume_name,
+                &PatchParams::default(),
+                &Patch::Merge(as_seen(adopt_volume(&wanted.volume), volume.as_ref())),
+            )
             .await
             .map(drop),
         Step::AdoptClaim => claims
-            .patch(&claim_name, &PatchParams::default(), &Patch::Merge(adopt(&wanted.claim.metadata)))
+            .patch(
+                &claim_name,
+                &PatchParams::default(),
+                &Patch::Merge(as_seen(adopt(&wanted.claim.metadata), claim.as_ref())),
+            )
             .await
             .map(drop),
         Step::FreeVolume => {
             let body = json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}});
+            let body = as_seen(body, volume.as_ref());
             volumes.patch(&volume_name, &PatchParams::default(), &Patch::Merge(&body)).await.map(drop)
         }
-        Step::DeleteClaim => claims.delete(&claim_name, &delete).await.map(drop),
-        Step::DeleteVolume => volumes.delete(&volume_name, &delete).await.map(drop),
+        Step::DeleteClaim => claims.delete(&claim_name, &seen(claim.as_ref())).await.map(drop),
+        Step::DeleteVolume => volumes.delete(&volume_name, &seen(volume.as_ref())).await.map(drop),
     }
     .doing(|| format!("{step:?} for PersistentVolumeClaim {namespace}/{claim_name}"))?;
     tracing::info!(?step, volume = volume_name, claim = claim_name, namespace, "volumes");
     Ok(None)
+}
+
+/// A patch of the object that was looked at: a decision that comes late changes nothing.
+fn as_seen<K: Resource>(mut patch: Value, object: Option<&K>) -> Value {
+    patch["metadata"]["resourceVersion"] =
+        json!(object.and_then(|object| object.meta().resource_version.as_ref()));
+    patch
+}
+
+/// A deletion of the object that was looked at.
+fn seen<K: Resource>(object: Option<&K>) -> DeleteParams {
+    object.map(exactly).unwrap_or_default()
 }
 
 fn created() -> PostParams {

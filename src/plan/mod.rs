@@ -13,6 +13,7 @@ pub mod entries;
 pub mod gate;
 pub mod job;
 pub mod job_view;
+pub mod lease;
 pub mod local_status;
 pub mod names;
 pub mod pass;

@@ -46,6 +46,7 @@ pub struct Keeper {
     news: Arc<Notify>,
     identity: Arc<Identity>,
     in_step: AtomicBool,
+    leads: AtomicBool,
 }
 
 impl Keeper {
@@ -70,7 +71,14 @@ impl Keeper {
             news,
             identity,
             in_step: AtomicBool::new(false),
+            leads: AtomicBool::new(false),
         }
+    }
+
+    /// From now on it writes: before, it only serves what the operator that leads has made (O1).
+    pub fn lead(&self) {
+        self.leads.store(true, Ordering::Relaxed);
+        self.news.notify_one();
     }
 
     /// What the readiness check waits for: until the API server can trust us once, nothing may be asked.
@@ -106,6 +114,7 @@ impl Keeper {
         let secret = self.secrets.store.state().into_iter().next();
         let stored = match certificates::stored(secret.as_deref(), &self.namespace, now) {
             Ok(stored) => stored,
+            Err(_) if !self.leads() => return Ok(LONGEST), // what the other one makes wakes us
             Err(reason) => {
                 tracing::info!(%reason, "a new webhook certificate is made");
                 self.replace(secret.as_deref(), now).await?;
@@ -161,7 +170,9 @@ impl Keeper {
                 "there is no {kind} {name}: apply the install manifests again"
             )));
         };
-        if let Some(patch) = correction(&*live, &wanted.map_err(failed)?).map_err(failed)? {
+        if self.leads()
+            && let Some(patch) = correction(&*live, &wanted.map_err(failed)?).map_err(failed)?
+        {
             let api: Api<K> = Api::all(self.client.clone());
             api.patch(name, &params(), &Patch::Merge(patch))
                 .await
@@ -169,6 +180,10 @@ impl Keeper {
             tracing::info!(%kind, name, "webhook configuration put right");
         }
         trusts(&*live, authority).map_err(failed)
+    }
+
+    fn leads(&self) -> bool {
+        self.leads.load(Ordering::Relaxed)
     }
 
     /// Writes a new certificate into the Secret, or takes a Secret away that cannot be written.

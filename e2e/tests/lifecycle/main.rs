@@ -3,5 +3,6 @@
 //! Most of these tests exchange what all others need, and run alone.
 
 mod install;
+mod leaders;
 mod standalone;
 mod takeover;

@@ -33,6 +33,13 @@ impl Drop for Setup {
 
 impl Setup {
     async fn start(objects: &[(&str, Value)]) -> Self {
+        let setup = Self::follow(objects).await;
+        setup.keeper.lead();
+        setup
+    }
+
+    /// The same, beside an operator that leads.
+    async fn follow(objects: &[(&str, Value)]) -> Self {
         let (api, client) = ApiServer::start(objects).await;
         let identity = Arc::new(Identity::default());
         let server = Arc::new(Server::start(Known::default(), identity.clone()).await);
@@ -104,6 +111,26 @@ async fn a_restarted_server_keeps_the_certificate_that_is_there() {
     let setup = Setup::start(&objects).await;
     assert_eq!(setup.until_settled().await, pair);
     assert!(!setup.api.writes().iter().any(|write| write.contains(SECRETS)));
+}
+
+#[tokio::test]
+async fn beside_an_operator_that_leads_the_certificate_is_served_once_it_is_trusted_and_nothing_is_written() {
+    let pair = pair();
+    let trusted = {
+        let objects = [ApiServer::installed(), vec![(SECRETS, secret(&pair))]].concat();
+        let leads = Setup::start(&objects).await;
+        leads.until_settled().await;
+        [VALIDATING, MUTATING].map(|resource| (resource, leads.api.get(resource).unwrap()))
+    };
+    let setup = Setup::follow(&[&trusted[..], &[(SECRETS, secret(&pair))]].concat()).await;
+    assert_eq!(setup.until_settled().await, pair);
+    assert_eq!(setup.api.writes(), Vec::<String>::new());
+
+    let mut edited = setup.api.get(MUTATING).unwrap();
+    edited["webhooks"][0]["clientConfig"]["caBundle"] = json!("Z29uZQ==");
+    setup.api.put(MUTATING, edited);
+    setup.keeper.pass(&mut None).await.unwrap();
+    assert_eq!(setup.api.writes(), Vec::<String>::new(), "that is for the one that leads");
 }
 
 #[tokio::test]
