@@ -36,8 +36,9 @@ async fn two(world: &World) -> Result<()> {
 
     paused.signal("STOP").await?;
     let second = next(world, &first).await?;
-    // Whoever leads now works, whatever the other one believes.
-    world.cache("m", &world.model("m").await?).await?;
+    // Whoever leads now works, whatever the other one believes; that is asked for a while yet.
+    let source = world.model("m").await?;
+    until("a cache", || async { world.cache("m", &source).await.map(Some) }).await?;
     world.until_available("m", 1, 1).await?;
     paused.signal("CONT").await?;
     until("the end of the one that was paused", || async {
@@ -52,7 +53,8 @@ async fn two(world: &World) -> Result<()> {
     let pod = ["delete", "pod", &second.0, "-n", "kserve", "--force", "--grace-period=0", "--wait=false"];
     kubectl(&pod).await?;
     next(world, &second).await?;
-    until("another cache", || async { world.cache("n", &world.model("n").await?).await.map(Some) }).await?;
+    let source = world.model("n").await?;
+    until("another cache", || async { world.cache("n", &source).await.map(Some) }).await?;
     world.until_available("n", 1, 1).await.map(drop)
 }
 
