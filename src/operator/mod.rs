@@ -67,11 +67,15 @@ pub async fn run(client: Client, fence: Fence, settings: Settings) -> Result<(),
         candidate.elected().await;
         // Certificates are kept also while standing back: admission goes on.
         keeper.lead();
-        futures::join!(unless_standing_back(&context), settings::run(context.clone()), candidate.lead()).2
+        let work = async { futures::join!(unless_standing_back(&context), settings::run(context.clone())) };
+        tokio::select! {
+            lost = candidate.lead() => Err(lost),
+            _ = work => Ok(()),
+        }
     };
     tokio::select! {
         result = health => result,
-        lost = controllers => Err(lost),
+        result = controllers => result,
         () = keeper.run() => Ok(()),
         result = &mut webhooks => result.unwrap_or_else(|error| Err(Error::Setup(error.to_string()))),
         () = crate::shutdown_signal() => {

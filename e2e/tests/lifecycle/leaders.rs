@@ -44,9 +44,11 @@ async fn two(world: &World) -> Result<()> {
     until("the end of the one that was paused", || async {
         let pod = world.in_namespace::<Pod>("kserve").get(&name).await?;
         let states = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
-        Ok(states.iter().any(|state| state.restart_count > 0).then_some(()))
+        let last = states.into_iter().find_map(|state| state.last_state?.terminated);
+        Ok(last.map(|ended| ended.exit_code))
     })
-    .await?;
+    .await
+    .and_then(|code| Ok(ensure!(code == 1, "it did not end by itself: {code}")))?;
     ensure!(holder(world).await?.0 == second.0, "the one that was paused took the lease back");
 
     Process::of(world, &second.0).await?.signal("KILL").await?;

@@ -32,6 +32,9 @@ const SERVICES: [(&str, &str); 2] = [("running", "served"), ("mine", "own")];
 #[tokio::test]
 async fn a_cluster_warmed_by_kserve_is_taken_over_and_given_back_without_a_download() {
     let test = |world: World| async move {
+        // What an earlier test had on the node is forgotten.
+        until("no object of the node", || async { Ok(world.node(NODE).await?.is_none().then_some(())) })
+            .await?;
         uninstall(&world).await?;
         define(&local_model::definitions().await?).await?;
         local_model::install_chart().await?;
