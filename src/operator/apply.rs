@@ -15,7 +15,8 @@ use crate::plan::{drift, patch};
 
 /// Applies a manifest on the server's side when the live object is not what it says, or when it was
 /// last applied with something that it no longer says. Fields that others added stay. Returns whether it
-/// wrote.
+/// wrote. A resourceVersion in the manifest is the one that it was made for: where the object has another
+/// meanwhile, that is a conflict.
 pub(super) async fn apply<K>(api: &Api<K>, wanted: &K, live: Option<&K>) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
@@ -23,6 +24,7 @@ where
     let name = wanted.name_any();
     let failed = |error| Error::Manifest(name.clone(), error);
     let mut manifest = serde_json::to_value(wanted).map_err(failed)?;
+    let made_for = manifest["metadata"].as_object_mut().and_then(|meta| meta.remove("resourceVersion"));
     let digest = Sha256::digest(manifest.to_string().as_bytes());
     manifest["metadata"]["annotations"][APPLIED] = json!(hex::encode(&digest[..8]));
     if let Some(live) = live
@@ -35,6 +37,9 @@ where
         manifest["metadata"]["resourceVersion"] = json!(version);
     }
     let kind = K::kind(&());
+    if let Some(made_for) = made_for {
+        manifest["metadata"]["resourceVersion"] = made_for;
+    }
     api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&manifest))
         .await
         .doing(|| format!("applying {kind} {name}"))?;
