@@ -177,8 +177,12 @@ fn what_a_node_has_through_another_group_goes_over_to_the_first_one_when_there_i
     let stays = entries(&node, &[&a, &b], &caches, &before, true);
     assert_eq!((names(&stays.entries), stays.waiting), (vec![("m", Some("b"))], vec![]));
     let (node, [a, b]) = two_groups(["6", "10"]);
-    let goes = entries(&node, &[&a, &b], &caches, &before, true);
-    assert_eq!(names(&goes.entries), [("m", None)]);
+    let mut next = cache_named("next", "hf://o/next", &["b"]);
+    next.spec.0.model_size = Quantity("10".into());
+    next.metadata.creation_timestamp = from(json!("2026-01-01T00:00:00Z"));
+    let both = [PlannedCache::from(&cache), PlannedCache::from(&next)];
+    let goes = entries(&node, &[&a, &b], &both, &before, true);
+    assert_eq!(names(&goes.entries), [("m", None), ("next", None)], "and the room that it leaves is free");
     assert_eq!(names(&entries(&node, &[&a, &b], &caches, &before, false).entries), [("m", Some("b"))]);
 }
 
@@ -225,11 +229,16 @@ fn a_cache_is_where_the_list_has_it_or_the_plan_puts_it_and_waits_elsewhere() {
 /// A cache by chance: namespace, source, size, age and groups.
 type Made = (Option<&'static str>, u8, u8, i64, &'static [&'static str]);
 
-fn made() -> impl Strategy<Value = Vec<Made>> {
+/// Caches by chance, before and after; half of the earlier ones stay, with other sizes and groups.
+fn made() -> impl Strategy<Value = (Vec<Made>, Vec<Made>)> {
     let groups: [&[&str]; 4] = [&["a"], &["b"], &["a", "b"], &["b", "a"]];
     let namespace = prop_oneof![Just(None), Just(Some("team"))];
     let cache = (namespace, 0..4u8, 0..9u8, 0..3i64, proptest::sample::select(groups.to_vec()));
-    proptest::collection::vec(cache, 0..8)
+    let stays = |(was, is, stays): &(Made, Made, bool)| {
+        if *stays { (was.0, was.1, is.2, was.3, is.4) } else { *is }
+    };
+    proptest::collection::vec((cache.clone(), cache, any::<bool>()), 0..8)
+        .prop_map(move |all| (all.iter().map(|(was, ..)| *was).collect(), all.iter().map(stays).collect()))
 }
 
 /// The caches, named by their place in the list.
@@ -283,7 +292,7 @@ proptest! {
 
     #[test]
     fn no_list_exceeds_a_limit_unless_it_did_before_and_nothing_planned_is_dropped(
-        earlier in made(), caches in made(), was in [0..20u8, 0..20u8], limits in [0..20u8, 0..20u8],
+        (earlier, caches) in made(), was in [0..20u8, 0..20u8], limits in [0..20u8, 0..20u8],
         joined in [any::<bool>(), any::<bool>()],
     ) {
         let texts = |limits: [u8; 2]| limits.map(|limit| limit.to_string());
