@@ -85,7 +85,7 @@ fn worker() -> Node {
 }
 
 fn planned() -> Vec<ModelEntry> {
-    entries::entries(&worker(), &[&group()], &[PlannedCache::from(&documented_cache())], &[], true)
+    entries::entries(&worker(), &[&group()], &[PlannedCache::from(&documented_cache())], &[], true).entries
 }
 
 /// The node's object once its agent has the model.

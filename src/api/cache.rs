@@ -25,7 +25,9 @@ pub struct CacheSpec {
     /// The room that the model takes on each node's disk, for example `10Gi`. It is the size of the
     /// model's volumes and counts against the storageLimit of its node groups.
     #[x_kube(
-        validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))")
+        validation = Rule::new("isQuantity(string(self))")
+            .message("modelSize is not a quantity, for example 10Gi"),
+        validation = Rule::new("!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))")
             .message("modelSize must be more than 0, for example 10Gi")
     )]
     pub model_size: Quantity,

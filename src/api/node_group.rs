@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
     status = "LocalModelNodeGroupStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Limit","type":"string","jsonPath":".spec.storageLimit"}"#,
+    printcolumn = r#"{"name":"Used","type":"string","jsonPath":".status.used"}"#,
+    printcolumn = r#"{"name":"Available","type":"string","jsonPath":".status.available"}"#,
     printcolumn = r#"{"name":"Path","type":"string","jsonPath":".spec.persistentVolumeSpec.local.path"}"#,
     printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
@@ -27,7 +29,9 @@ use serde::{Deserialize, Serialize};
 pub struct LocalModelNodeGroupSpec {
     /// The most that models may take on one node of this group, for example `1.7T`.
     #[x_kube(
-        validation = Rule::new("!quantity(string(self)).isLessThan(quantity('0'))")
+        validation = Rule::new("isQuantity(string(self))")
+            .message("storageLimit is not a quantity, for example 1.7T"),
+        validation = Rule::new("!isQuantity(string(self)) || !quantity(string(self)).isLessThan(quantity('0'))")
             .message("storageLimit must not be negative")
     )]
     pub storage_limit: Quantity,
@@ -64,7 +68,7 @@ pub struct LocalModelNodeGroupStatus {
     /// What the planned models take on the fullest node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Quantity>,
-    /// What is left of storageLimit there.
+    /// What is left of storageLimit there; nothing where more is planned than it allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<Quantity>,
     /// Ours. What holds for the group as a whole.

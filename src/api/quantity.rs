@@ -18,6 +18,13 @@ pub fn same(a: &str, b: &str) -> bool {
     a == b || matches!((milli(a), milli(b)), (Some(a), Some(b)) if a == b)
 }
 
+/// Whole bytes as the shortest quantity that says exactly so much, a binary one where two are as short.
+pub fn exact(bytes: i128) -> Quantity {
+    let forms = UNITS.iter().filter(|(_, unit)| bytes % unit == 0);
+    let forms = forms.map(|(suffix, unit)| format!("{}{suffix}", bytes / unit));
+    Quantity(forms.min_by_key(String::len).unwrap_or_else(|| bytes.to_string()))
+}
+
 fn parse(text: &str) -> Option<i128> {
     let milli = milli(text)?;
     Some(milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) != 0))
@@ -44,15 +51,27 @@ fn milli(text: &str) -> Option<i128> {
     Some(if negative { -milli } else { milli })
 }
 
+/// The suffixes and what they stand for.
+const UNITS: [(&str, i128); 13] = [
+    ("", 1),
+    ("Ki", 1 << 10),
+    ("Mi", 1 << 20),
+    ("Gi", 1 << 30),
+    ("Ti", 1 << 40),
+    ("Pi", 1 << 50),
+    ("Ei", 1 << 60),
+    ("k", 1_000),
+    ("M", 1_000_000),
+    ("G", 1_000_000_000),
+    ("T", 1_000_000_000_000),
+    ("P", 1_000_000_000_000_000),
+    ("E", 1_000_000_000_000_000_000),
+];
+
 /// A suffix as a multiplier and a divisor.
 fn scale(suffix: &str) -> Option<(i128, i128)> {
-    const DECIMAL: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
-    const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    if let Some(at) = DECIMAL.iter().position(|s| *s == suffix) {
-        return Some((10i128.pow(3 * u32::try_from(at).ok()?), 1));
-    }
-    if let Some(at) = BINARY.iter().position(|s| *s == suffix) {
-        return Some((1i128 << (10 * at), 1));
+    if let Some((_, unit)) = UNITS.iter().find(|(name, _)| *name == suffix) {
+        return Some((*unit, 1));
     }
     match suffix {
         "m" => return Some((1, 1000)),
@@ -95,6 +114,24 @@ mod tests {
     fn what_is_no_quantity_is_refused_with_its_text() {
         for text in ["", "-", ".", "ten", "1 Gi", "1GiB", "1..5", "1e99", "0x10"] {
             assert_eq!(bytes(&Quantity(text.into())), Err(InvalidQuantity(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_written_exactly_and_as_short_as_that_can_be() {
+        let cases = [
+            (0, "0"),
+            (1, "1"),
+            (1023, "1023"),
+            (1024, "1Ki"),
+            (1000, "1k"),
+            (10 << 30, "10Gi"),
+            (1_700_000_000_000, "1700G"),
+            (1_700_000_000_000 - (10 << 30), "1649670490Ki"),
+        ];
+        for (number, expected) in cases {
+            assert_eq!(exact(number).0, expected);
+            assert_eq!(bytes(&exact(number)), Ok(number), "{expected}");
         }
     }
 

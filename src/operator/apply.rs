@@ -7,24 +7,22 @@ use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::error::{Doing, Error};
-use crate::plan::names::{APPLIED, MANAGER};
+use crate::plan::names::MANAGER;
 use crate::plan::{drift, patch};
 
 /// Applies a manifest on the server's side when the live object is not what it says, or when it was
 /// last applied with something that it no longer says. Fields that others added stay. Returns whether it
-/// wrote.
+/// wrote. The manifest was made for the live object, or for the resourceVersion that it has itself: where the
+/// object has another meanwhile, that is a conflict.
 pub(super) async fn apply<K>(api: &Api<K>, wanted: &K, live: Option<&K>) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
 {
     let name = wanted.name_any();
     let failed = |error| Error::Manifest(name.clone(), error);
-    let mut manifest = serde_json::to_value(wanted).map_err(failed)?;
-    let digest = Sha256::digest(manifest.to_string().as_bytes());
-    manifest["metadata"]["annotations"][APPLIED] = json!(hex::encode(&digest[..8]));
+    let mut manifest = drift::stamped(serde_json::to_value(wanted).map_err(failed)?);
     if let Some(live) = live
         && drift::satisfied(&manifest, &serde_json::to_value(live).map_err(failed)?)
     {

@@ -14,8 +14,8 @@ use crate::error::{Doing, Error};
 use crate::plan::cache::{NAME_CONFLICT, NODE_GROUP_NOT_FOUND, VOLUMES_TERMINATING};
 use crate::plan::conditions::Statement;
 use crate::plan::names::{self, CacheKey, JOB_MODEL, JOB_NAMESPACE, MANAGED_BY};
-use crate::plan::takeover;
 use crate::plan::volumes::{self, Pair};
+use crate::plan::{agent, capacity, takeover};
 
 /// Takes the next step towards the download volumes in each group that exists; a group that does not is a
 /// problem of its own (C5).
@@ -26,6 +26,9 @@ pub(super) async fn keep<C: CacheKind>(
 ) -> Result<(), Error> {
     let config = context.stores.config();
     let Some(owner) = cache.controller_owner_ref(&()).filter(|_| config.enabled) else { return Ok(()) };
+    if capacity::asked(cache.spec()).is_none() {
+        return Ok(()); // told with the cache's other problems (G7)
+    }
     let key = cache.key();
     let mut result = Ok(());
     for name in &cache.spec().node_groups {
@@ -35,6 +38,11 @@ pub(super) async fn keep<C: CacheKind>(
             problems.push(Statement::problem(NODE_GROUP_NOT_FOUND, message));
             continue;
         };
+        let of_group = agent::problems_of_cache(&group);
+        if !of_group.is_empty() {
+            problems.extend(of_group);
+            continue;
+        }
         let pair = volumes::download(&key, cache.spec(), owner.clone(), &group, &config.job_namespace);
         match advance(context, &pair).await {
             Ok(None) => {}

@@ -1,5 +1,6 @@
 //! Caches of both kinds: the status and the end of each (C10, N4 to N6, D1).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,13 @@ use super::context::{Context, RECHECK, retry};
 use super::serving::Served;
 use super::stores::{Stores, Touched, all};
 use super::{apply, controller_config};
-use crate::api::{LocalModelNode, LocalModelNodeGroup};
+use crate::api::LocalModelNode;
 use crate::error::{Doing, Error};
 use crate::plan::cache::{self, View};
+use crate::plan::capacity::{self, INSUFFICIENT_CAPACITY};
 use crate::plan::conditions::Statement;
 use crate::plan::copies::Copy;
-use crate::plan::entries::group_of;
+use crate::plan::entries::{self, Place};
 use crate::plan::names::{self, CacheKey, MANAGER};
 use crate::plan::users::User;
 
@@ -39,18 +41,26 @@ pub(super) async fn run<C: CacheKind>(context: Arc<Context>) {
 }
 
 fn touched<C: CacheKind>(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<C>> {
-    let those = |of: &dyn Fn(&CacheKey) -> bool| {
-        let found = C::store(stores).state_filter(|cache: &C| of(&cache.key()));
+    let those = |of: &dyn Fn(&C) -> bool| {
+        let found = C::store(stores).state_filter(of);
         found.iter().map(|cache| ObjectRef::from_obj(&**cache)).collect()
     };
     match touched {
         Touched::All | Touched::Group(_) | Touched::Node(_) | Touched::LocalNode(_) => all(C::store(stores)),
-        Touched::Cache(key) => those(&|of| of == key),
+        // Another cache that goes, or becomes smaller, makes room.
+        Touched::Cache(key) => those(&|cache| cache.key() == *key || is_waiting(cache)),
         Touched::Owned { cache: Some(label), namespace, .. } => {
-            those(&|of| of.namespace == *namespace && names::label_value(&of.name) == *label)
+            let is_of = |of: &CacheKey| of.namespace == *namespace && names::label_value(&of.name) == *label;
+            those(&|cache| is_of(&cache.key()))
         }
         Touched::Owned { cache: None, .. } => Vec::new(),
     }
+}
+
+/// Whether a cache waits for room that others take.
+fn is_waiting<C: CacheKind>(cache: &C) -> bool {
+    let conditions = cache.status().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == INSUFFICIENT_CAPACITY)
 }
 
 async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {
@@ -93,10 +103,11 @@ async fn status<C: CacheKind>(
     cache: &C,
     context: &Context,
     users: &[User],
-    problems: Vec<Statement>,
+    mut problems: Vec<Statement>,
 ) -> Result<(), Error> {
     let config = context.stores.config();
-    let nodes = planned_nodes(cache, context, config.enabled);
+    let Places { nodes, short } = places(cache, context, config.enabled);
+    problems.extend(short);
     let copies: Vec<Copy> =
         nodes.iter().map(|(node, local)| Copy { node, local: local.as_deref() }).collect();
     let before = cache.status().cloned().unwrap_or_default();
@@ -124,28 +135,36 @@ async fn status<C: CacheKind>(
     Ok(())
 }
 
-/// The nodes that keep this cache, or will: those of its groups; while caching is disabled, those where
-/// it was planned before.
-fn planned_nodes<C: CacheKind>(
-    cache: &C,
-    context: &Context,
-    enabled: bool,
-) -> Vec<(Arc<Node>, Option<Arc<LocalModelNode>>)> {
-    let groups = context.stores.groups.store.state();
-    let groups: Vec<&LocalModelNodeGroup> = groups.iter().map(|group| &**group).collect();
+/// Where a cache is.
+#[derive(Default)]
+struct Places {
+    /// The nodes that keep it, or will.
+    nodes: Vec<(Arc<Node>, Option<Arc<LocalModelNode>>)>,
+    /// What is told of the nodes that have no room for it (C8).
+    short: Vec<Statement>,
+}
+
+fn places<C: CacheKind>(cache: &C, context: &Context, enabled: bool) -> Places {
+    let wanted = context.stores.wanted();
+    let (groups, caches) = (wanted.groups(), wanted.caches());
     let key = cache.key();
-    let nodes = context.stores.nodes.store.state().into_iter();
-    nodes
-        .filter(|node| group_of(node, cache.spec(), &groups).is_some())
-        .map(|node| {
-            let local = context.stores.local_nodes.store.get(&ObjectRef::new(&node.name_any()));
-            (node, local)
-        })
-        .filter(|(_, local)| {
-            let entries = local.iter().flat_map(|local| &local.spec.local_models);
-            enabled || entries.into_iter().any(|entry| CacheKey::of(entry) == key)
-        })
-        .collect()
+    let Some(this) = caches.iter().find(|other| other.key == key) else { return Places::default() };
+    let mut nodes = Vec::new();
+    let mut waiting = BTreeMap::new();
+    for node in context.stores.nodes.store.state() {
+        let name = node.name_any();
+        let local = context.stores.local_nodes.store.get(&ObjectRef::new(&name));
+        match entries::place(this, &node, &groups, &caches, local.as_deref(), enabled) {
+            Place::Planned => nodes.push((node, local)),
+            Place::Waiting(waits) => drop(waiting.insert(name, waits)),
+            Place::Nowhere => {}
+        }
+    }
+    let of_cache = this.spec.node_groups.iter();
+    let groups: Vec<_> =
+        of_cache.filter_map(|name| groups.iter().copied().find(|group| group.name_any() == *name)).collect();
+    let short = if enabled { capacity::problems(this.spec, &groups, &waiting) } else { Vec::new() };
+    Places { nodes, short }
 }
 
 /// Takes the cache's Jobs and volumes away, then the finalizer, without waiting for any of them: it

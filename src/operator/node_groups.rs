@@ -1,4 +1,4 @@
-//! Node groups: the volumes and the agents of each (G1 to G3).
+//! Node groups: the volumes and the agents of each (G1 to G3), and its status (G5 to G7).
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use super::context::{Context, RECHECK, retry};
 use super::stores::{Stores, Touched, all};
 use super::volumes::{Obstacle, advance};
 use super::{apply, controller_config};
-use crate::api::LocalModelNodeGroup;
-use crate::api::node_group::LocalModelNodeGroupStatus;
+use crate::api::{LocalModelNode, LocalModelNodeGroup};
 use crate::config::agent_image;
 use crate::error::{Doing, Error};
-use crate::plan::conditions::{Statement, conditions};
+use crate::plan::conditions::Statement;
 use crate::plan::names::{MANAGED_BY, MANAGER};
+use crate::plan::node_group::{self, View};
 use crate::plan::{agent, cache, names, volumes};
 
 pub(super) async fn run(context: Arc<Context>) {
@@ -34,7 +34,8 @@ pub(super) async fn run(context: Arc<Context>) {
 
 fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelNodeGroup>> {
     match touched {
-        Touched::All => all(&stores.groups.store),
+        // How full its nodes are planned follows from their lists and from the caches' sizes.
+        Touched::All | Touched::Cache(_) | Touched::LocalNode(_) => all(&stores.groups.store),
         Touched::Group(name) => vec![ObjectRef::new(name)],
         Touched::Owned { cache: None, group: Some(label), .. } => {
             let of = |group: &LocalModelNodeGroup| names::label_value(&group.name_any()) == *label;
@@ -112,15 +113,11 @@ async fn status(
         return Ok(());
     }
     let before = group.status.clone().unwrap_or_default();
-    let mut statements = problems;
-    statements.push(match statements.first() {
-        None => Statement::ready(true, "AgentsApplied", "volumes and agents are as wanted"),
-        Some(problem) => Statement::ready(false, &problem.reason, problem.message.clone()),
-    });
-    let wanted = LocalModelNodeGroupStatus {
-        conditions: conditions(&statements, &before.conditions, group.metadata.generation, Timestamp::now()),
-        ..before.clone()
-    };
+    let nodes = context.stores.local_nodes.store.state();
+    let nodes: Vec<&LocalModelNode> = nodes.iter().map(|node| &**node).collect();
+    let usage = node_group::usage(&group.name_any(), &nodes, &context.stores.wanted().caches());
+    let view = View { group, usage: &usage, problems, now: Timestamp::now() };
+    let wanted = node_group::status(&view);
     let api: Api<LocalModelNodeGroup> = Api::all(context.client.clone());
     match apply::patch_status(&api, group, &before, &wanted).await {
         Ok(Some(kept)) if kept["conditions"].is_null() => context.plain_groups.set("LocalModelNodeGroup"),
@@ -133,7 +130,12 @@ async fn status(
             }
         }
         Err(error) => return Err(error),
-        Ok(_) => {}
+        Ok(Some(_)) => {
+            for happening in cache::new_problems(&before.conditions, &wanted.conditions) {
+                context.events.publish(group.object_ref(&()), happening).await;
+            }
+        }
+        Ok(None) => {}
     }
     Ok(())
 }

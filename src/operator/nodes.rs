@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -15,10 +16,13 @@ use serde_json::json;
 use super::context::{Context, retry};
 use super::stores::{Stores, Touched, all};
 use super::{apply, controller_config};
-use crate::api::{LocalModelNode, LocalModelNodeGroup};
+use crate::api::LocalModelNode;
 use crate::error::{Doing, Error};
-use crate::plan::entries::{self, PlannedCache};
+use crate::plan::entries;
 use crate::plan::names::{MANAGED_BY, MANAGER};
+
+/// When a node is looked at again whose object has not reached the store.
+const LAGGING: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(context: Arc<Context>) {
     let stores = &context.stores;
@@ -40,20 +44,14 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<Node>> {
 
 async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Error> {
     let stores = &context.stores;
-    let groups = stores.groups.store.state();
-    let groups: Vec<&LocalModelNodeGroup> = groups.iter().map(|group| &**group).collect();
-    let (of_cluster, of_namespaces) = (stores.caches.store.state(), stores.namespace_caches.store.state());
-    let caches: Vec<PlannedCache> = of_cluster
-        .iter()
-        .map(|cache| PlannedCache::from(&**cache))
-        .chain(of_namespaces.iter().map(|cache| PlannedCache::from(&**cache)))
-        .collect();
+    let wanted = stores.wanted();
+    let (groups, caches) = (wanted.groups(), wanted.caches());
     let local = stores.local_nodes.store.get(&ObjectRef::new(&node.name_any()));
-    let before = local.as_ref().map(|l| l.spec.local_models.as_slice()).unwrap_or_default();
+    let before = entries::planned_before(&node, &caches, local.as_deref());
     let enabled = stores.config().enabled;
-    let entries = entries::entries(&node, &groups, &caches, before, enabled);
+    let entries = entries::entries(&node, &groups, &caches, &before, enabled).entries;
     let status = local.as_ref().and_then(|l| l.status.as_ref());
-    let labels = entries::warm_labels(&node, &groups, &caches, &entries, status);
+    let labels = entries::warm_labels(&caches, &entries, status);
 
     let api: Api<LocalModelNode> = Api::all(context.client.clone());
     let member_of = entries::groups_of_node(&node, &groups);
@@ -62,7 +60,12 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
             // Nobody knows any more what was planned here, and an empty list would erase it (C9).
             return Ok(Action::await_change());
         }
-        let wanted = entries::local_model_node(&node, entries, &member_of);
+        if local.is_none() && exists(&api, &node.name_any()).await? {
+            return Ok(Action::requeue(LAGGING));
+        }
+        let mut wanted = entries::local_model_node(&node, entries, &member_of);
+        // What is planned keeps its place (C8): a list that has changed meanwhile is looked at first.
+        wanted.metadata.resource_version = local.as_ref().and_then(|local| local.resource_version());
         // The list holds what is wanted and nothing else, additions of others included.
         let same = local.as_deref().filter(|local| local.spec == wanted.spec);
         apply::apply(&api, &wanted, same).await?;
@@ -71,6 +74,13 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     }
     label(&node, &context, &labels).await?;
     Ok(Action::await_change())
+}
+
+/// Whether a node has an object that the store does not know yet: its list says what keeps its place (C8).
+async fn exists(api: &Api<LocalModelNode>, name: &str) -> Result<bool, Error> {
+    let this_one = ListParams::default().fields(&format!("metadata.name={name}"));
+    let found = api.list_metadata(&this_one).await.doing(|| format!("looking for LocalModelNode {name}"))?;
+    Ok(!found.items.is_empty())
 }
 
 fn is_ours(local: &LocalModelNode) -> bool {

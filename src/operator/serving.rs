@@ -19,7 +19,7 @@ use crate::plan::conditions::Statement;
 use crate::plan::names::{self, CacheKey, MANAGER, NODE_GROUP, SERVES, UNUSED_SINCE};
 use crate::plan::serving::{self, Claim};
 use crate::plan::users::User;
-use crate::plan::volumes;
+use crate::plan::{agent, capacity, volumes};
 
 /// A cache whose serving volumes are looked after.
 pub(super) struct Served<'a> {
@@ -61,8 +61,11 @@ impl Served<'_> {
         group: &str,
         problems: &mut Vec<Statement>,
     ) -> Result<(), Error> {
-        // A group that is gone is told where the download volumes are planned (C5).
+        // A group that is gone or lacks something is told where the download volumes are planned (C5, G5, G7).
         let Some(group) = self.context.stores.groups.store.get(&ObjectRef::new(group)) else { return Ok(()) };
+        if capacity::asked(self.spec).is_none() || !agent::problems(&group).is_empty() {
+            return Ok(());
+        }
         if namespace == self.context.stores.config().job_namespace {
             problems.push(Statement::problem(
                 NAME_CONFLICT,

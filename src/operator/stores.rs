@@ -18,7 +18,7 @@ use super::users::Users;
 use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup};
 use crate::config::{Config, ConfigError};
 use crate::live_config::LiveConfig;
-use crate::plan::entries::is_ready;
+use crate::plan::entries::{PlannedCache, is_ready};
 use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER};
 use crate::plan::rivals;
 use crate::plan::users::User;
@@ -63,6 +63,26 @@ pub(super) struct Stores {
     users: Users,
     config: LiveConfig,
     news: broadcast::Sender<Touched>,
+}
+
+/// The groups and caches at one moment, for the plan to borrow from.
+pub(super) struct Wanted {
+    groups: Vec<Arc<LocalModelNodeGroup>>,
+    caches: Vec<Arc<LocalModelCache>>,
+    namespace_caches: Vec<Arc<LocalModelNamespaceCache>>,
+}
+
+impl Wanted {
+    /// The groups.
+    pub(super) fn groups(&self) -> Vec<&LocalModelNodeGroup> {
+        self.groups.iter().map(|group| &**group).collect()
+    }
+
+    /// The caches of both kinds.
+    pub(super) fn caches(&self) -> Vec<PlannedCache<'_>> {
+        let of_namespaces = self.namespace_caches.iter().map(|cache| PlannedCache::from(&**cache));
+        self.caches.iter().map(|cache| PlannedCache::from(&**cache)).chain(of_namespaces).collect()
+    }
 }
 
 impl Stores {
@@ -112,6 +132,15 @@ impl Stores {
     /// The settings as last read.
     pub(super) fn config(&self) -> Arc<Config> {
         self.config.get()
+    }
+
+    /// The groups and caches as they are now.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            groups: self.groups.store.state(),
+            caches: self.caches.store.state(),
+            namespace_caches: self.namespace_caches.store.state(),
+        }
     }
 
     /// Every object that uses a cache now.

@@ -1,9 +1,11 @@
 //! What admission refuses and warns of: the checks that need more than the object itself, so that CEL
-//! cannot make them (C6, C7, C10, G4, S9).
+//! cannot make them (C6, C7, C10, G4, G7, S9).
 
+use super::capacity;
 use super::entries::PlannedCache;
 use super::names::CacheKey;
 use super::users::{Kind, User};
+use crate::api::LocalModelNodeGroup;
 use crate::download::source::Location;
 
 /// The most names that a message lists.
@@ -50,10 +52,12 @@ pub enum Refused {
     },
 }
 
-/// Checks a cache that is made or changed; returns what to warn of. `others` are all caches.
+/// Checks a cache that is made or changed; returns what to warn of. `others` are all caches, `groups` those
+/// of its groups that exist.
 pub fn cache_written(
     cache: &PlannedCache,
     others: &[PlannedCache],
+    groups: &[&LocalModelNodeGroup],
     missing_groups: &[String],
 ) -> Result<Vec<String>, Refused> {
     let name = cache_name(&cache.key);
@@ -77,6 +81,8 @@ pub fn cache_written(
         let groups = list(missing_groups);
         warnings.push(format!("{name} waits for {groups} in nodeGroups, which does not exist yet"));
     }
+    let never = groups.iter().filter_map(|group| capacity::never_fits(cache.spec, group));
+    warnings.extend(never.map(|why| format!("{name} waits: {why}")));
     // Other schemes are for the cluster's storage containers to know.
     if uri.starts_with("hf://")
         && let Err(error) = Location::parse(uri)

@@ -10,13 +10,16 @@ use serde_json::{Value, json};
 use super::conditions::Statement;
 use super::names::{self, AGENT_ACCOUNT, MANAGED_BY, MANAGER, MOUNT_PATH};
 use super::selector;
-use crate::api::LocalModelNodeGroup;
+use crate::api::{LocalModelNodeGroup, quantity};
 use crate::config::{Config, agent_image};
 
 /// The group has no required node affinity, or one that matches no node (G3).
 pub const NO_NODE_AFFINITY: &str = "NoNodeAffinity";
 /// The group says no folder (G5).
 pub const NO_PATH: &str = "NoPath";
+
+/// A volume spec of the group has a quantity that cannot be read (G7).
+pub const INVALID_QUANTITY: &str = "InvalidQuantity";
 
 /// The port on which agents answer health checks.
 pub const HEALTH_PORT: u16 = 8081;
@@ -134,7 +137,25 @@ pub fn problems(group: &LocalModelNodeGroup) -> Vec<Statement> {
             "persistentVolumeSpec has no local.path: say there in which folder of the nodes models are kept",
         ));
     }
+    let volume = group.spec.persistent_volume_spec.capacity.iter().flatten();
+    let claim = group.spec.persistent_volume_claim_spec.resources.as_ref();
+    let claim = claim.into_iter().flat_map(|resources| [&resources.requests, &resources.limits]).flatten();
+    for (of, quantity) in volume.chain(claim.flatten()) {
+        if let Err(error) = quantity::bytes(quantity) {
+            let message = format!("{of} of the volume specs cannot be read: {error}; make a new node group");
+            problems.push(Statement::problem(INVALID_QUANTITY, message));
+        }
+    }
     problems
+}
+
+/// The same for a cache that names the group: no volume of its can be made there (G3, G5, G7).
+pub fn problems_of_cache(group: &LocalModelNodeGroup) -> Vec<Statement> {
+    let name = group.name_any();
+    let told = |problem: Statement| {
+        Statement::problem(problem.kind, format!("LocalModelNodeGroup {name}: {}", problem.message))
+    };
+    problems(group).into_iter().map(told).collect()
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::capacity::INSUFFICIENT_CAPACITY;
 use super::conditions::{self, Statement};
 use super::copies::{self, Copy};
 use super::names::CacheKey;
+use super::node_group::STORAGE_LIMIT_EXCEEDED;
 use super::serving;
 use super::users::{Kind, User};
 use crate::api::cache::{CacheStatus, ModelCopies, NodeCopy, NodeStatus};
@@ -18,6 +20,9 @@ pub const NODE_GROUP_NOT_FOUND: &str = "NodeGroupNotFound";
 pub const NAME_CONFLICT: &str = "NameConflict";
 /// A volume of an earlier cache of the same name is still in deletion (D1).
 pub const VOLUMES_TERMINATING: &str = "VolumesTerminating";
+
+/// Conditions whose words count bytes that come and go with other caches.
+const COUNTING: [&str; 2] = [INSUFFICIENT_CAPACITY, STORAGE_LIMIT_EXCEEDED];
 
 /// What a cache's status is made from.
 #[derive(Debug)]
@@ -123,19 +128,23 @@ pub fn happenings(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
         };
         Some(Happening { warning, reason: reason.into(), note, node: Some(node.clone()) })
     });
-    let is_new = |c: &&Condition| {
-        c.type_ != conditions::READY
-            && !before.conditions.iter().any(|b| b.type_ == c.type_ && b.message == c.message)
+    copies.chain(new_problems(&before.conditions, &after.conditions)).collect()
+}
+
+/// The problems among conditions that were not told before, of a cache or of a node group. What only
+/// counts other bytes than before is no news.
+pub fn new_problems(before: &[Condition], after: &[Condition]) -> Vec<Happening> {
+    let told = |c: &Condition, b: &Condition| {
+        b.type_ == c.type_ && (b.message == c.message || COUNTING.contains(&c.type_.as_str()))
     };
-    let problems = after.conditions.iter().filter(is_new);
-    copies
-        .chain(problems.map(|c| Happening {
-            warning: true,
-            reason: c.reason.clone(),
-            note: c.message.clone(),
-            node: None,
-        }))
-        .collect()
+    let is_new = |c: &&Condition| c.type_ != conditions::READY && !before.iter().any(|b| told(c, b));
+    let problem = |c: &Condition| Happening {
+        warning: true,
+        reason: c.reason.clone(),
+        note: c.message.clone(),
+        node: None,
+    };
+    after.iter().filter(is_new).map(problem).collect()
 }
 
 #[cfg(test)]

@@ -1,8 +1,22 @@
 //! Whether a live object still is what was applied, so that nothing is written when nothing changed.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
+use super::names::APPLIED;
 use crate::api::quantity;
+
+/// A manifest with a digest of what it says, by which a live object shows what it was last applied with.
+/// The resourceVersion that it was made for says nothing of the object and does not count.
+pub fn stamped(mut manifest: Value) -> Value {
+    let made_for = manifest["metadata"].as_object_mut().and_then(|meta| meta.remove("resourceVersion"));
+    let digest = Sha256::digest(manifest.to_string().as_bytes());
+    manifest["metadata"]["annotations"][APPLIED] = json!(hex::encode(&digest[..8]));
+    if let Some(made_for) = made_for {
+        manifest["metadata"]["resourceVersion"] = made_for;
+    }
+    manifest
+}
 
 /// Whether every field that is wanted stands in the live object. Fields that others or the API
 /// server added do not matter; quantities may have another form; lists of named things are compared

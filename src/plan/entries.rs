@@ -1,11 +1,15 @@
 //! What a node is to keep: the list in its `LocalModelNode`, a function of the node, the groups, the
 //! caches, and what was planned there before.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
+use super::capacity::{self, Ledger, Waiting};
 use super::names::{self, CacheKey};
 use super::selector;
 use crate::api::node::{LocalModelNodeSpec, LocalModelNodeStatus, ModelEntry};
@@ -21,8 +25,19 @@ pub struct PlannedCache<'a> {
     pub key: CacheKey,
     /// What it asks for.
     pub spec: &'a CacheSpec,
+    /// When it was made: older caches come first among those that wait for room (C8).
+    pub created: Option<Timestamp>,
     /// Whether it is in deletion; then nothing of it is planned any more.
     pub deleting: bool,
+}
+
+/// What is planned on a node, and what does not fit there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodePlan {
+    /// The node's whole list, sorted.
+    pub entries: Vec<ModelEntry>,
+    /// What waits for room, the oldest first.
+    pub waiting: Vec<Waiting>,
 }
 
 impl<'a> From<&'a LocalModelCache> for PlannedCache<'a> {
@@ -30,6 +45,7 @@ impl<'a> From<&'a LocalModelCache> for PlannedCache<'a> {
         Self {
             key: CacheKey::cluster(cache.name_any()),
             spec: &cache.spec,
+            created: created(&cache.metadata),
             deleting: cache.metadata.deletion_timestamp.is_some(),
         }
     }
@@ -40,9 +56,14 @@ impl<'a> From<&'a LocalModelNamespaceCache> for PlannedCache<'a> {
         Self {
             key: CacheKey { namespace: cache.namespace(), name: cache.name_any() },
             spec: &cache.spec,
+            created: created(&cache.metadata),
             deleting: cache.metadata.deletion_timestamp.is_some(),
         }
     }
+}
+
+fn created(meta: &ObjectMeta) -> Option<Timestamp> {
+    meta.creation_timestamp.as_ref().map(|time| time.0)
 }
 
 /// The groups that the node belongs to, sorted. A node of any group has a `LocalModelNode` (N1).
@@ -53,39 +74,186 @@ pub fn groups_of_node(node: &Node, groups: &[&LocalModelNodeGroup]) -> Vec<Strin
     names
 }
 
-/// The group through which a node keeps a cache: the first of the cache's groups that the node
-/// matches (N2).
-pub fn group_of<'a>(
-    node: &Node,
-    spec: &CacheSpec,
-    groups: &[&'a LocalModelNodeGroup],
-) -> Option<&'a LocalModelNodeGroup> {
-    spec.node_groups.iter().find_map(|name| {
-        let group = groups.iter().find(|group| group.name_any() == *name)?;
-        selector::matches(group.spec.node_selector(), node).then_some(*group)
-    })
+/// Whether a node belongs to one of a cache's groups.
+fn is_of_group(node: &Node, spec: &CacheSpec, groups: &[&LocalModelNodeGroup]) -> bool {
+    let mut of_cache = groups.iter().filter(|group| spec.node_groups.contains(&group.name_any()));
+    of_cache.any(|group| selector::matches(group.spec.node_selector(), node))
 }
 
-/// The node's whole list, sorted: exactly one entry per cache that one of its groups asks for (N1).
-/// While caching is disabled only what was planned before stays (C9).
+/// The node's whole list, sorted: at most one entry per cache that one of its groups asks for (N1). What
+/// was planned before keeps its place; what is new is planned where there is room for it, older caches
+/// first (C8), and not while caching is disabled (C9).
 pub fn entries(
     node: &Node,
     groups: &[&LocalModelNodeGroup],
     caches: &[PlannedCache],
     before: &[ModelEntry],
     enabled: bool,
-) -> Vec<ModelEntry> {
-    let mut entries: Vec<(CacheKey, ModelEntry)> = caches
-        .iter()
-        .filter(|cache| !cache.deleting)
-        .filter_map(|cache| {
-            let entry = entry(cache, &group_of(node, cache.spec, groups)?.name_any());
-            let planned_before = || before.iter().any(|b| b.status_key() == entry.status_key());
-            (enabled || planned_before()).then(|| (cache.key.clone(), entry))
+) -> NodePlan {
+    let mut wishes = wishes(node, groups, caches, before);
+    wishes.sort_by_key(|wish| (wish.cache.created, &wish.cache.key.name, &wish.cache.key.namespace));
+    let mut ledger = Ledger::default();
+    for wish in &wishes {
+        if let Some(held) = wish.held {
+            ledger.keep(held, wish.copy, wish.size.unwrap_or(0));
+        }
+    }
+    let mut waiting = Vec::new();
+    let mut entries = Vec::new();
+    for wish in wishes.iter().filter(|wish| enabled || wish.held.is_some()) {
+        match wish.place(&mut ledger, enabled) {
+            Some(group) => entries.push((&wish.cache.key, entry(wish.cache, group))),
+            None => waiting.extend(wish.waits(&ledger)),
+        }
+    }
+    entries.sort_by_key(|(key, _)| *key);
+    NodePlan { entries: entries.into_iter().map(|(_, entry)| entry).collect(), waiting }
+}
+
+/// A cache that one of the node's groups asks for.
+struct Wish<'a> {
+    cache: &'a PlannedCache<'a>,
+    /// The group through which the node is to keep it, the first that the node matches (N2), and the bytes
+    /// that it allows.
+    group: (&'a str, Option<i128>),
+    /// The group through which it was planned before, if that can still be.
+    held: Option<&'a str>,
+    copy: capacity::Copy<'a>,
+    size: Option<i128>,
+}
+
+impl<'a> Wish<'a> {
+    /// The group through which the node keeps it, if any can. What was planned through another of its
+    /// groups goes over where there is room, and else stays (N2, C8).
+    fn place(&self, ledger: &mut Ledger<'a>, enabled: bool) -> Option<&'a str> {
+        let (group, allowed) = self.group;
+        if !enabled || self.held == Some(group) {
+            return self.held;
+        }
+        let Some(size) = self.size else { return self.held };
+        if !ledger.fits(group, self.copy, size, allowed) {
+            return self.held;
+        }
+        if let Some(held) = self.held {
+            ledger.give_up(held, self.copy, size);
+        }
+        ledger.keep(group, self.copy, size);
+        Some(group)
+    }
+
+    /// What it waits for; nothing where its size cannot be read, which is told elsewhere.
+    fn waits(&self, ledger: &Ledger) -> Option<Waiting> {
+        let (group, allowed) = self.group;
+        Some(Waiting {
+            cache: self.cache.key.clone(),
+            group: group.to_owned(),
+            asked: self.size?,
+            used: ledger.used_beside(group, self.copy),
+            allowed,
         })
-        .collect();
-    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-    entries.into_iter().map(|(_, entry)| entry).collect()
+    }
+}
+
+fn wishes<'a>(
+    node: &Node,
+    groups: &[&LocalModelNodeGroup],
+    caches: &'a [PlannedCache<'a>],
+    before: &[ModelEntry],
+) -> Vec<Wish<'a>> {
+    let of_node = groups.iter().filter(|group| selector::matches(group.spec.node_selector(), node));
+    let limits: HashMap<String, Option<i128>> =
+        of_node.map(|group| (group.name_any(), capacity::allowed(group).ok())).collect();
+    let mut planned = HashMap::<CacheKey, Vec<&ModelEntry>>::new();
+    for entry in before {
+        planned.entry(CacheKey::of(entry)).or_default().push(entry);
+    }
+    let wish = |cache: &'a PlannedCache<'a>| {
+        let mut of_both = cache.spec.node_groups.iter().filter(|name| limits.contains_key(*name));
+        let mut names = of_both.clone();
+        let first = names.next()?;
+        let held = |name: &&String| {
+            let entries = planned.get(&cache.key).into_iter().flatten();
+            let of_source = entries.filter(|e| e.source_model_uri == cache.spec.source_model_uri);
+            of_source.map(|entry| group_of_entry(entry, cache.spec)).any(|group| group == Some(name.as_str()))
+        };
+        Some(Wish {
+            cache,
+            group: (first, limits[first]),
+            held: of_both.find(held).map(String::as_str),
+            copy: (cache.key.namespace.as_deref(), &cache.spec.source_model_uri),
+            size: capacity::asked(cache.spec),
+        })
+    };
+    caches.iter().filter(|cache| !cache.deleting).filter_map(wish).collect()
+}
+
+/// The group through which an entry's node keeps it: the cache's first where it names none.
+pub fn group_of_entry<'a>(entry: &'a ModelEntry, spec: &'a CacheSpec) -> Option<&'a str> {
+    entry
+        .node_group
+        .as_deref()
+        .filter(|group| !group.is_empty())
+        .or(spec.node_groups.first().map(String::as_str))
+}
+
+/// What a node is for one cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It keeps the cache, or will.
+    Planned,
+    /// It has no room for it.
+    Waiting(Waiting),
+    /// Nothing is asked of it.
+    Nowhere,
+}
+
+/// What a node is for one of the caches. Its list may be about to be written: the plan says what it will be.
+pub fn place(
+    cache: &PlannedCache,
+    node: &Node,
+    groups: &[&LocalModelNodeGroup],
+    caches: &[PlannedCache],
+    local: Option<&LocalModelNode>,
+    enabled: bool,
+) -> Place {
+    let is_it = |entry: &ModelEntry| {
+        CacheKey::of(entry) == cache.key && entry.source_model_uri == cache.spec.source_model_uri
+    };
+    let is_listed = || local.is_some_and(|local| local.spec.local_models.iter().any(is_it));
+    if !is_of_group(node, cache.spec, groups) {
+        return Place::Nowhere;
+    }
+    if is_listed() {
+        return Place::Planned;
+    }
+    if !enabled {
+        return Place::Nowhere;
+    }
+    let plan = entries(node, groups, caches, &planned_before(node, caches, local), enabled);
+    if plan.entries.iter().any(is_it) {
+        return Place::Planned;
+    }
+    let waits = plan.waiting.into_iter().find(|waiting| waiting.cache == cache.key);
+    waits.map_or(Place::Nowhere, Place::Waiting)
+}
+
+/// What was planned on a node. Where its object is gone, the node's own labels still say which copies are
+/// there: they keep their place too (D4).
+pub fn planned_before<'a>(
+    node: &Node,
+    caches: &[PlannedCache],
+    local: Option<&'a LocalModelNode>,
+) -> Cow<'a, [ModelEntry]> {
+    if let Some(local) = local {
+        return Cow::Borrowed(&local.spec.local_models);
+    }
+    let warm = |cache: &PlannedCache| {
+        let key = storage_key(&cache.spec.source_model_uri);
+        let value = node.labels().get(&names::warm_label(&key, cache.key.namespace.as_deref()))?;
+        let group = cache.spec.node_groups.iter().find(|group| names::label_value(group) == *value)?;
+        Some(entry(cache, group))
+    };
+    caches.iter().filter(|cache| !cache.deleting).filter_map(warm).collect()
 }
 
 fn entry(cache: &PlannedCache, group: &str) -> ModelEntry {
@@ -111,8 +279,6 @@ pub fn local_model_node(node: &Node, entries: Vec<ModelEntry>, member_of: &[Stri
 
 /// The labels that say which copies are complete on a node, group by storage key (N2).
 pub fn warm_labels(
-    node: &Node,
-    groups: &[&LocalModelNodeGroup],
     caches: &[PlannedCache],
     entries: &[ModelEntry],
     status: Option<&LocalModelNodeStatus>,
@@ -125,9 +291,9 @@ pub fn warm_labels(
         .filter(|entry| downloaded(entry))
         .filter_map(|entry| {
             let cache = caches.iter().find(|cache| cache.key == CacheKey::of(entry))?;
-            let group = group_of(node, cache.spec, groups)?.name_any();
+            let group = group_of_entry(entry, cache.spec)?;
             let label = names::warm_label(&storage_key(&entry.source_model_uri), entry.namespace());
-            Some((label, names::label_value(&group)))
+            Some((label, names::label_value(group)))
         })
         .collect()
 }

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod agent;
 pub mod cache;
+pub mod capacity;
 pub mod certificates;
 pub mod conditions;
 pub mod copies;
@@ -16,6 +17,7 @@ pub mod job_view;
 pub mod lease;
 pub mod local_status;
 pub mod names;
+pub mod node_group;
 pub mod pass;
 pub mod patch;
 pub mod pod;

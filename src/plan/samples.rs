@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -64,6 +65,21 @@ pub(super) fn cache_named(name: &str, uri: &str, groups: &[&str]) -> LocalModelC
         ..cache().spec.0
     };
     LocalModelCache::new(name, LocalModelCacheSpec(spec))
+}
+
+/// A cache of group `workers` with a source of its own, of this size and made at this second.
+pub(super) fn cache_sized(name: &str, size: &str, second: i64) -> LocalModelCache {
+    let mut cache = cache_named(name, &format!("hf://o/{name}"), &["workers"]);
+    cache.spec.0.model_size = Quantity(size.into());
+    cache.metadata.creation_timestamp = Some(Time(at(second)));
+    cache
+}
+
+/// The documented group with another limit.
+pub(super) fn group_limited(limit: &str) -> LocalModelNodeGroup {
+    let mut group = group();
+    group.spec.storage_limit = Quantity(limit.into());
+    group
 }
 
 /// The documented storage container.

@@ -11,7 +11,6 @@ use kube::core::admission::AdmissionRequest;
 
 use super::World;
 use super::review::{Answer, Otherwise, answer};
-use super::validation::{cluster, namespaced};
 use crate::api::{LocalModelCache, LocalModelNamespaceCache};
 use crate::plan::entries::PlannedCache;
 use crate::plan::names::CacheKey;
@@ -70,8 +69,8 @@ enum Found {
 impl Found {
     fn planned(&self) -> PlannedCache<'_> {
         match self {
-            Self::Cluster(cache) => cluster(cache),
-            Self::Namespaced(cache) => namespaced(cache),
+            Self::Cluster(cache) => PlannedCache::from(&**cache),
+            Self::Namespaced(cache) => PlannedCache::from(&**cache),
         }
     }
 }

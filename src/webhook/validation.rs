@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
-use kube::ResourceExt;
 use kube::core::admission::{AdmissionRequest, Operation};
 
 use super::World;
@@ -13,14 +12,13 @@ use super::review::{Answer, Otherwise, answer};
 use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
 use crate::plan::admission::{Refused, cache_deleted, cache_written, group_deleted, users_of_group};
 use crate::plan::entries::PlannedCache;
-use crate::plan::names::CacheKey;
 
 /// Cluster caches (C6, C7, S9).
 pub(super) async fn caches<W: World>(State(world): State<Arc<W>>, body: Bytes) -> Response {
     answer(body, Otherwise::Deny, async |request: AdmissionRequest<LocalModelCache>| {
         let deletes = request.operation == Operation::Delete;
         let Some(cache) = request.object.or(request.old_object) else { return Answer::default() };
-        checked(&*world, &cluster(&cache), deletes).await
+        checked(&*world, &PlannedCache::from(&cache), deletes).await
     })
     .await
 }
@@ -30,7 +28,7 @@ pub(super) async fn namespace_caches<W: World>(State(world): State<Arc<W>>, body
     answer(body, Otherwise::Deny, async |request: AdmissionRequest<LocalModelNamespaceCache>| {
         let deletes = request.operation == Operation::Delete;
         let Some(cache) = request.object.or(request.old_object) else { return Answer::default() };
-        checked(&*world, &namespaced(&cache), deletes).await
+        checked(&*world, &PlannedCache::from(&cache), deletes).await
     })
     .await
 }
@@ -39,8 +37,9 @@ pub(super) async fn namespace_caches<W: World>(State(world): State<Arc<W>>, body
 pub(super) async fn groups<W: World>(State(world): State<Arc<W>>, body: Bytes) -> Response {
     answer(body, Otherwise::Deny, async |request: AdmissionRequest<LocalModelNodeGroup>| {
         let (shared, own) = (world.caches(), world.namespace_caches());
-        let caches = shared.iter().map(|cache| cluster(cache));
-        let caches: Vec<PlannedCache> = caches.chain(own.iter().map(|cache| namespaced(cache))).collect();
+        let caches = shared.iter().map(|cache| PlannedCache::from(&**cache));
+        let caches: Vec<PlannedCache> =
+            caches.chain(own.iter().map(|cache| PlannedCache::from(&**cache))).collect();
         let mut users = users_of_group(&request.name, &caches);
         // What was deleted a moment ago, in the same breath as the group, does not count: one cache that is
         // still there is enough.
@@ -59,16 +58,19 @@ async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, deletes: bool) -
     if deletes {
         return told(cache_deleted(&cache.key, &world.users()).map(|()| Vec::new()), name);
     }
-    let mut missing = Vec::new();
-    for group in &cache.spec.node_groups {
-        // It may have been made a moment ago, in the same breath as the cache.
-        if world.group(group).is_none() && !world.has_group_now(group).await {
-            missing.push(group.clone());
+    let (mut missing, mut groups) = (Vec::new(), Vec::new());
+    for name in &cache.spec.node_groups {
+        match world.group(name) {
+            Some(group) => groups.push(group),
+            // It may have been made a moment ago, in the same breath as the cache.
+            None if world.has_group_now(name).await => {}
+            None => missing.push(name.clone()),
         }
     }
+    let groups: Vec<&LocalModelNodeGroup> = groups.iter().map(|group| &**group).collect();
     let others = world.caches();
-    let others: Vec<PlannedCache> = others.iter().map(|cache| cluster(cache)).collect();
-    told(cache_written(cache, &others, &missing), name)
+    let others: Vec<PlannedCache> = others.iter().map(|cache| PlannedCache::from(&**cache)).collect();
+    told(cache_written(cache, &others, &groups, &missing), name)
 }
 
 fn told(verdict: Result<Vec<String>, Refused>, object: &str) -> Answer {
@@ -78,23 +80,5 @@ fn told(verdict: Result<Vec<String>, Refused>, object: &str) -> Answer {
             tracing::info!(object, %refused, "refused");
             Answer::deny(refused.to_string())
         }
-    }
-}
-
-/// A cluster cache as the plan sees it.
-pub(super) fn cluster(cache: &LocalModelCache) -> PlannedCache<'_> {
-    PlannedCache {
-        key: CacheKey::cluster(cache.name_any()),
-        spec: &cache.spec,
-        deleting: cache.metadata.deletion_timestamp.is_some(),
-    }
-}
-
-/// A namespace cache as the plan sees it.
-pub(super) fn namespaced(cache: &LocalModelNamespaceCache) -> PlannedCache<'_> {
-    PlannedCache {
-        key: CacheKey { namespace: cache.namespace(), name: cache.name_any() },
-        spec: &cache.spec,
-        deleting: cache.metadata.deletion_timestamp.is_some(),
     }
 }

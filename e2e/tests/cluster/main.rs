@@ -4,6 +4,7 @@
 //! what others share run alone.
 
 mod bad_objects;
+mod capacity;
 mod deletion;
 mod downloads;
 mod gate;

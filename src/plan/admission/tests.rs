@@ -2,6 +2,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::*;
 use crate::api::CacheSpec;
+use crate::plan::samples::group_limited;
 use crate::plan::users::Kind;
 
 fn spec(uri: &str, groups: &[&str]) -> CacheSpec {
@@ -15,7 +16,7 @@ fn spec(uri: &str, groups: &[&str]) -> CacheSpec {
 }
 
 fn planned<'a>(key: &CacheKey, spec: &'a CacheSpec) -> PlannedCache<'a> {
-    PlannedCache { key: key.clone(), spec, deleting: false }
+    PlannedCache { key: key.clone(), spec, created: None, deleting: false }
 }
 
 fn user(cache: &CacheKey, kind: Kind, name: &str) -> User {
@@ -30,7 +31,7 @@ fn said(
     missing: &[&str],
 ) -> Result<Vec<String>, String> {
     let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-    cache_written(&planned(cache, &spec(uri, &["g"])), others, &missing)
+    cache_written(&planned(cache, &spec(uri, &["g"])), others, &[], &missing)
         .map_err(|refused| refused.to_string())
 }
 
@@ -67,6 +68,26 @@ fn a_namespace_cache_of_a_group_that_does_not_exist_is_refused_and_a_cluster_cac
     );
     let warned = said(&CacheKey::cluster("m"), "hf://o/m", &[], &["nowhere"]).unwrap();
     assert_eq!(warned, ["LocalModelCache m waits for nowhere in nodeGroups, which does not exist yet"]);
+}
+
+#[test]
+fn a_cache_that_no_node_of_a_group_can_take_is_warned_of() {
+    let (key, spec) = (CacheKey::cluster("m"), spec("hf://o/m", &["workers"]));
+    let warned =
+        |limit: &str| cache_written(&planned(&key, &spec), &[], &[&group_limited(limit)], &[]).unwrap();
+    assert_eq!(
+        warned("1G"),
+        [
+            "LocalModelCache m waits: 1Gi asked, more than the 1G that LocalModelNodeGroup workers allows on a node: raise its storageLimit"
+        ]
+    );
+    assert_eq!(
+        warned("much"),
+        [
+            "LocalModelCache m waits: storageLimit of LocalModelNodeGroup workers cannot be read: \"much\" is not a quantity such as 10Gi or 1.7T"
+        ]
+    );
+    assert_eq!(warned("1Gi"), Vec::<String>::new());
 }
 
 #[test]

@@ -66,6 +66,29 @@ fn a_group_without_nodes_or_path_says_what_is_missing() {
 }
 
 #[test]
+fn quantities_of_the_volume_specs_that_cannot_be_read_are_named() {
+    let mut group = group();
+    group.spec.persistent_volume_spec.capacity = from(json!({"storage": "much"}));
+    group.spec.persistent_volume_claim_spec.resources = from(json!({"requests": {"storage": "more"}}));
+    let told: Vec<(&str, String)> = problems(&group).into_iter().map(|p| (p.kind, p.message)).collect();
+    assert_eq!(told.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [INVALID_QUANTITY; 2]);
+    assert!(told[0].1.contains("\"much\"") && told[1].1.contains("\"more\""), "{told:?}");
+}
+
+#[test]
+fn a_cache_is_told_which_of_its_groups_lacks_what() {
+    let mut group = group();
+    assert_eq!(problems_of_cache(&group), []);
+    group.spec.persistent_volume_spec.local = None;
+    let told = problems_of_cache(&group);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].kind, NO_PATH);
+    assert!(
+        told[0].message.starts_with("LocalModelNodeGroup workers: persistentVolumeSpec has no local.path")
+    );
+}
+
+#[test]
 fn the_conditions_of_a_group_that_lacks_everything_are_as_reviewed() {
     let mut group = group();
     group.spec.persistent_volume_spec.local = None;

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::LocalModelNode;
 use crate::api::cache::NamespacedName;
-use crate::plan::samples::{at, from, node, not_ready};
+use crate::plan::capacity::{self, Waiting};
+use crate::plan::samples::{at, cache_sized, from, group_limited, node, not_ready};
 
 const M: &str = "meta-llama3-8b-instruct";
 
@@ -57,6 +58,30 @@ fn the_status_in_each_phase_is_as_reviewed() {
         "attempts": 1, "nextTry": "2026-01-01T00:01:00Z", "finished": "2026-01-01T00:00:00Z"}),
     );
     insta::assert_yaml_snapshot!("error", of(&failed, &[], true));
+    let waiting = BTreeMap::from([("kind-worker".to_owned(), waiting(95))]);
+    let waiting = capacity::problems(&cache_sized(M, "10Gi", 1).spec, &[&group_limited("100Gi")], &waiting);
+    insta::assert_yaml_snapshot!("waiting", of(&[], &waiting, true));
+}
+
+/// What waits on a node where so many GiB are used.
+fn waiting(used: i128) -> Waiting {
+    let (cache, group) = (CacheKey::cluster(M), "workers".to_owned());
+    Waiting { cache, group, asked: 10 << 30, used: used << 30, allowed: Some(100 << 30) }
+}
+
+#[test]
+fn bytes_that_come_and_go_with_other_caches_change_the_condition_and_are_no_event() {
+    let told = |used| {
+        let spec = cache_sized(M, "10Gi", 1).spec;
+        let waiting = BTreeMap::from([("n".to_owned(), waiting(used))]);
+        of(&[], &capacity::problems(&spec, &[&group_limited("100Gi")], &waiting), true)
+    };
+    let (first, second) = (told(95), told(98));
+    assert_ne!(first.conditions, second.conditions);
+    let reasons: Vec<String> =
+        happenings(&CacheStatus::default(), &first).into_iter().map(|h| h.reason).collect();
+    assert_eq!(reasons, [INSUFFICIENT_CAPACITY]);
+    assert_eq!(happenings(&first, &second), []);
 }
 
 /// A name, the copies, the problems, whether caching is enabled; `Ready` as expected.

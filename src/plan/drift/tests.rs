@@ -37,3 +37,16 @@ fn a_named_thing_that_is_missing_is_drift_and_the_order_of_named_things_is_not()
     assert!(!satisfied(&wanted, &json!([{"name": "b", "v": 2}])));
     assert!(!satisfied(&wanted, &json!([{"name": "b", "v": 2}, {"name": "a", "v": 2}])));
 }
+
+#[test]
+fn the_version_that_a_manifest_was_made_for_stays_in_it_and_is_no_change_of_what_it_says() {
+    let made = |version: Value, spec: &str| {
+        stamped(json!({"metadata": {"name": "n", "resourceVersion": version}, "spec": spec}))
+    };
+    let stamp = |manifest: &Value| manifest["metadata"]["annotations"][APPLIED].clone();
+    let (first, second) = (made(json!("1"), "a"), made(json!("2"), "a"));
+    assert_eq!((&first["metadata"]["resourceVersion"], stamp(&first)), (&json!("1"), stamp(&second)));
+    assert_eq!(stamp(&stamped(json!({"metadata": {"name": "n"}, "spec": "a"}))), stamp(&first));
+    assert_ne!(stamp(&made(json!("1"), "b")), stamp(&first));
+    assert!(satisfied(&second, &made(json!("2"), "a")));
+}

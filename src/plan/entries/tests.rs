@@ -3,8 +3,10 @@ use serde_json::json;
 use super::*;
 use crate::api::cache::LocalModelNamespaceCacheSpec;
 use crate::plan::samples::{
-    KEY, URI, cache, cache_named, from, group, group_named, labelled_node, node, not_ready,
+    KEY, URI, cache, cache_named, entry_of, from, group, group_named, labelled_node, node, not_ready,
 };
+
+mod room;
 
 fn planned(
     node: &Node,
@@ -15,7 +17,7 @@ fn planned(
 ) -> Vec<ModelEntry> {
     let groups: Vec<&LocalModelNodeGroup> = groups.iter().collect();
     let caches: Vec<PlannedCache> = caches.iter().map(PlannedCache::from).collect();
-    entries(node, &groups, &caches, before, enabled)
+    entries(node, &groups, &caches, before, enabled).entries
 }
 
 fn names(entries: &[ModelEntry]) -> Vec<(&str, Option<&str>)> {
@@ -108,9 +110,17 @@ fn a_group_that_is_gone_takes_its_entries_along_and_leaves_those_of_others() {
     assert_eq!(names(&entries), [("m", Some("b"))]);
 }
 
+#[test]
+fn an_entry_that_names_its_group_is_warm_in_that_group() {
+    let cache = cache_named("m", URI, &["a", "b"]);
+    let entry = ModelEntry { node_group: Some("b".into()), ..entry_of("m", URI) };
+    let status: LocalModelNodeStatus = from(json!({"modelStatus": {"m": "ModelDownloaded"}}));
+    let labels = warm_labels(&[PlannedCache::from(&cache)], &[entry], Some(&status));
+    assert_eq!(labels.into_values().collect::<Vec<_>>(), ["b"]);
+}
+
 fn warm(status: Option<&LocalModelNodeStatus>, entries: &[ModelEntry]) -> BTreeMap<String, String> {
-    let (cache, group) = (cache(), group());
-    warm_labels(&node("n"), &[&group], &[PlannedCache::from(&cache)], entries, status)
+    warm_labels(&[PlannedCache::from(&cache())], entries, status)
 }
 
 #[test]
@@ -140,7 +150,7 @@ fn a_namespace_cache_has_an_entry_and_a_warm_label_of_its_own_beside_a_cluster_c
     };
     let (a, b) = (of("a"), of("b"));
     let caches = [PlannedCache::from(&b), PlannedCache::from(&cluster), PlannedCache::from(&a)];
-    let entries = entries(&node("n"), &[&group], &caches, &[], true);
+    let entries = entries(&node("n"), &[&group], &caches, &[], true).entries;
     assert_eq!(
         json!(entries),
         json!([
@@ -152,8 +162,7 @@ fn a_namespace_cache_has_an_entry_and_a_warm_label_of_its_own_beside_a_cluster_c
     let status: LocalModelNodeStatus = from(
         json!({"modelStatus": {"m": "ModelDownloading", "a/m": "ModelDownloaded", "b/m": "ModelDownloaded"}}),
     );
-    let labels =
-        |caches: &[PlannedCache]| warm_labels(&node("n"), &[&group], caches, &entries, Some(&status));
+    let labels = |caches: &[PlannedCache]| warm_labels(caches, &entries, Some(&status));
     let expected =
         ["a", "b"].map(|namespace| (names::warm_label(KEY, Some(namespace)), "workers".to_owned()));
     assert_eq!(labels(&caches), BTreeMap::from(expected));

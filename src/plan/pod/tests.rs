@@ -36,7 +36,12 @@ impl Known {
     fn facts(&self) -> Facts<'_> {
         Facts {
             namespace: "team",
-            cache: Some(PlannedCache { key: self.key.clone(), spec: &self.spec, deleting: false }),
+            cache: Some(PlannedCache {
+                key: self.key.clone(),
+                spec: &self.spec,
+                created: None,
+                deleting: false,
+            }),
             known: &[],
             groups: &self.groups,
             nodes: &self.nodes,

@@ -169,6 +169,20 @@ async fn caches_are_checked_when_they_are_made_and_when_they_go() {
 }
 
 #[tokio::test]
+async fn a_cache_larger_than_its_groups_limit_is_made_with_a_warning() {
+    let mut group: LocalModelNodeGroup =
+        serde_saphyr::from_str(include_str!("../../../fixtures/walkthrough/local-model-node-group.yaml"))
+            .unwrap();
+    group.spec.storage_limit.0 = "1G".into();
+    let known = Known { groups: vec![Arc::new(group)], ..known() };
+    let question = review("CREATE", "LocalModelCache", &cache("new", "hf://o/new"));
+    let response = ask(known, webhooks::CACHES_PATH, &question).await;
+    assert_eq!(response["allowed"], json!(true));
+    let warning = response["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("LocalModelCache new waits: 1Gi asked, more than the 1G"), "{response}");
+}
+
+#[tokio::test]
 async fn a_namespace_cache_needs_its_group_also_one_that_was_made_a_moment_ago() {
     let mut object = cache("new", "hf://o/m");
     object["metadata"]["namespace"] = json!("team");

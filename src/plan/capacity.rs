@@ -1,0 +1,163 @@
+//! Room on the nodes' disks: what planned copies take of a group's `storageLimit`, and what is told of
+//! copies that wait for room (C8, G7).
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt;
+
+use super::admission::list;
+use super::conditions::Statement;
+use super::names::CacheKey;
+use crate::api::quantity::{self, InvalidQuantity, exact};
+use crate::api::{CacheSpec, LocalModelNodeGroup};
+
+/// A cache waits for room on a node, or asks for more than a node may ever give (C8, G7).
+pub const INSUFFICIENT_CAPACITY: &str = "InsufficientCapacity";
+/// A cache's `modelSize` is nothing that room can be kept for (G7).
+pub const INVALID_SIZE: &str = "InvalidModelSize";
+
+/// A copy as it takes room: the area that it lies in, and its source. A namespace's area holds bytes of its
+/// own.
+pub type Copy<'a> = (Option<&'a str>, &'a str);
+
+/// A copy that is not planned on a node, because it does not fit there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The cache that asks for it.
+    pub cache: CacheKey,
+    /// The group whose nodes it is for.
+    pub group: String,
+    /// The bytes that it asks for.
+    pub asked: i128,
+    /// The bytes that other copies of the group take on the node.
+    pub used: i128,
+    /// The bytes that the group allows; `None` when that cannot be read.
+    pub allowed: Option<i128>,
+}
+
+/// The room that copies take on one node, by group. What several caches ask for counts once, as the
+/// largest that one of them says.
+#[derive(Debug, Default)]
+pub struct Ledger<'a>(BTreeMap<&'a str, Room<'a>>);
+
+#[derive(Debug, Default)]
+struct Room<'a> {
+    used: i128,
+    copies: BTreeMap<Copy<'a>, Vec<i128>>,
+}
+
+impl<'a> Ledger<'a> {
+    /// The bytes that a group's copies take.
+    pub fn used(&self, group: &str) -> i128 {
+        self.0.get(group).map_or(0, |room| room.used)
+    }
+
+    /// The bytes that a group's copies take without one of them.
+    pub fn used_beside(&self, group: &str, copy: Copy<'a>) -> i128 {
+        self.used(group) - self.size(group, copy)
+    }
+
+    /// Keeps room for a copy, whether there is any or not.
+    pub fn keep(&mut self, group: &'a str, copy: Copy<'a>, size: i128) {
+        let before = self.size(group, copy);
+        let room = self.0.entry(group).or_default();
+        room.copies.entry(copy).or_default().push(size);
+        room.used += size.max(before) - before;
+    }
+
+    /// Gives up what one cache keeps for a copy.
+    pub fn give_up(&mut self, group: &'a str, copy: Copy<'a>, size: i128) {
+        let before = self.size(group, copy);
+        let Some(sizes) = self.0.get_mut(group).and_then(|room| room.copies.get_mut(&copy)) else { return };
+        if let Some(at) = sizes.iter().position(|kept| *kept == size) {
+            sizes.swap_remove(at);
+        }
+        let now = self.size(group, copy);
+        self.0.entry(group).or_default().used -= before - now;
+    }
+
+    /// Whether a copy fits: it takes nothing more than is kept for it already, or no more than is allowed.
+    pub fn fits(&self, group: &str, copy: Copy<'a>, size: i128, allowed: Option<i128>) -> bool {
+        let more = size - self.size(group, copy);
+        more <= 0 || allowed.is_some_and(|allowed| self.used(group) + more <= allowed)
+    }
+
+    fn size(&self, group: &str, copy: Copy<'a>) -> i128 {
+        let sizes = self.0.get(group).and_then(|room| room.copies.get(&copy));
+        sizes.and_then(|sizes| sizes.iter().copied().max()).unwrap_or(0)
+    }
+}
+
+/// The bytes that a group allows on each of its nodes.
+pub fn allowed(group: &LocalModelNodeGroup) -> Result<i128, InvalidQuantity> {
+    // The largest number that the API has keeps sums within theirs.
+    Ok(quantity::bytes(&group.spec.storage_limit)?.clamp(0, i64::MAX.into()))
+}
+
+/// The bytes that a cache asks for on each node; `None` when that cannot be read, or is nothing.
+pub fn asked(spec: &CacheSpec) -> Option<i128> {
+    quantity::bytes(&spec.model_size).ok().filter(|size| *size > 0).map(|size| size.min(i64::MAX.into()))
+}
+
+/// Why no node of a group can take a cache, as its limit stands (G7).
+pub fn never_fits(spec: &CacheSpec, group: &LocalModelNodeGroup) -> Option<String> {
+    let (name, asked) = (group.name_any(), asked(spec)?);
+    match allowed(group) {
+        Err(error) => Some(format!("storageLimit of LocalModelNodeGroup {name} cannot be read: {error}")),
+        Ok(allowed) if asked > allowed => Some(format!(
+            "{} asked, more than the {} that LocalModelNodeGroup {name} allows on a node: raise its storageLimit",
+            exact(asked).0,
+            exact(allowed).0
+        )),
+        Ok(_) => None,
+    }
+}
+
+/// What stands in the way of a cache's copies for want of room: `groups` are those of its groups that
+/// exist, `waiting` the nodes where it waits.
+pub fn problems(
+    spec: &CacheSpec,
+    groups: &[&LocalModelNodeGroup],
+    waiting: &BTreeMap<String, Waiting>,
+) -> Vec<Statement> {
+    if asked(spec).is_none() {
+        let said = match quantity::bytes(&spec.model_size) {
+            Err(error) => error.to_string(),
+            Ok(_) => format!("{} is no size", spec.model_size.0),
+        };
+        let message = format!(
+            "modelSize cannot be planned with: {said}; write there how many bytes the model has, for example 10Gi"
+        );
+        return vec![Statement::problem(INVALID_SIZE, message)];
+    }
+    let of_group = |group: &&LocalModelNodeGroup| {
+        let name = group.name_any();
+        let nodes: Vec<(&String, &Waiting)> = waiting.iter().filter(|(_, w)| w.group == name).collect();
+        match never_fits(spec, group) {
+            Some(why) if nodes.is_empty() => Some(why),
+            Some(why) => Some(format!("{why} (used are {})", used(&nodes))),
+            None => no_room(&nodes),
+        }
+    };
+    let messages = groups.iter().filter_map(of_group);
+    messages.map(|message| Statement::problem(INSUFFICIENT_CAPACITY, message)).collect()
+}
+
+/// How full the nodes of a group are where a cache waits.
+fn no_room(nodes: &[(&String, &Waiting)]) -> Option<String> {
+    let (_, Waiting { group, asked, allowed, .. }) = nodes.first()?;
+    Some(format!(
+        "{} asked; of the {} that LocalModelNodeGroup {group} allows on a node, used are {}: delete a cache of the group, or raise its storageLimit",
+        exact(*asked).0,
+        exact(allowed.unwrap_or_default()).0,
+        used(nodes)
+    ))
+}
+
+fn used(nodes: &[(&String, &Waiting)]) -> String {
+    let used = nodes.iter().map(|(node, waiting)| format!("{} on {node}", exact(waiting.used).0));
+    list(&used.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests;
