@@ -7,13 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
 use reqwest::{Certificate, Client, NoProxy, Proxy, Response, Url};
 use tokio::time::timeout;
 
-use super::error::{Error, Fault, Result};
-use super::retry::Pause;
-use super::settings::Settings;
+use crate::download::error::{Error, Fault, Result};
+use crate::download::retry::Pause;
+use crate::download::settings::Settings;
 
 const MOST_REDIRECTS: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Http {
     client: Client,
     endpoint: Url,
-    authorization: Option<HeaderValue>,
+    /// Sent to the endpoint's own origin only: the token is among them.
+    headers: HeaderMap,
     stall: Duration,
     /// The pause that a 429 puts on all requests.
     pub pause: Pause,
@@ -41,25 +42,19 @@ pub struct Answer {
 }
 
 impl Http {
-    /// A client with these settings.
+    /// A client of the hub, with its token.
     pub fn new(settings: &Settings) -> Result<Self> {
-        let mut builder = Client::builder()
-            .user_agent(concat!("localmodel/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tls_certs_only(roots(&settings.ca_bundles)?)
-            .no_proxy();
-        for proxy in proxies(settings)? {
-            builder = builder.proxy(proxy);
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &settings.token {
+            headers.insert(AUTHORIZATION, token.header()?);
         }
-        let client = builder.build().map_err(|error| Error::InvalidSetting {
-            name: "the HTTP client's configuration",
-            why: causes(error),
-        })?;
-        let authorization = settings.token.as_ref().map(super::settings::Token::header).transpose()?;
-        let endpoint = settings.endpoint.clone();
-        Ok(Self { client, endpoint, authorization, stall: settings.stall, pause: Pause::default() })
+        Self::with(settings, settings.endpoint.clone(), headers)
+    }
+
+    /// A client of the endpoint's origin, which alone gets these headers.
+    pub fn with(settings: &Settings, endpoint: Url, headers: HeaderMap) -> Result<Self> {
+        let client = client(settings)?;
+        Ok(Self { client, endpoint, headers, stall: settings.stall, pause: Pause::default() })
     }
 
     /// The endpoint's address.
@@ -69,7 +64,7 @@ impl Http {
 
     /// Whether requests to the endpoint carry a token.
     pub fn has_token(&self) -> bool {
-        self.authorization.is_some()
+        self.headers.contains_key(AUTHORIZATION)
     }
 
     /// Sends GET for `range` (or all) of `url` and follows redirects; any other status is an answer.
@@ -94,8 +89,8 @@ impl Http {
         if let Some(range) = range {
             request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
         }
-        if let (true, Some(value)) = (with_token, &self.authorization) {
-            request = request.header(AUTHORIZATION, value.clone());
+        if with_token {
+            request = request.headers(self.headers.clone());
         }
         match timeout(self.stall, request.send()).await {
             Ok(sent) => sent.map_err(|error| connection_error(url, error)),
@@ -137,6 +132,25 @@ impl Answer {
         }
         Ok(body)
     }
+}
+
+/// A client with these proxies and certificate authorities, which follows no redirect by itself.
+pub fn client(settings: &Settings) -> Result<Client> {
+    let mut builder = Client::builder()
+        .user_agent(concat!("localmodel/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tls_danger_accept_invalid_certs(settings.variables.is_false("S3_VERIFY_SSL"))
+        .tls_certs_only(roots(&settings.ca_bundles)?)
+        .no_proxy();
+    for proxy in proxies(settings)? {
+        builder = builder.proxy(proxy);
+    }
+    builder.build().map_err(|error| Error::InvalidSetting {
+        name: "the HTTP client's configuration",
+        why: causes(error),
+    })
 }
 
 /// An address without what may be secret in it.
