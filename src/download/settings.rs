@@ -1,6 +1,5 @@
 //! How downloads are made: where the hub is, who asks, through which proxy, how patiently.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::MultiProgress;
@@ -11,6 +10,7 @@ use super::engine::buffers::ALIGNMENT;
 use super::error::{Error, Result};
 use super::retry::Policy;
 use super::select::{Selection, parse_patterns};
+use super::source::Trust;
 use super::variables::Variables;
 
 /// The hub that is asked unless `HF_ENDPOINT` names another.
@@ -29,8 +29,8 @@ pub struct Settings {
     pub variables: Variables,
     /// The proxies to go through.
     pub proxies: Proxies,
-    /// Files or folders of certificate authorities to trust in place of the usual ones.
-    pub ca_bundles: Vec<PathBuf>,
+    /// Whose certificates are trusted.
+    pub trust: Trust,
     /// Requests at the same time, for large files and for small ones each.
     pub streams: usize,
     /// The most bytes that are asked for in one request.
@@ -99,7 +99,7 @@ impl Settings {
             selection: Selection::default(),
             variables: Variables::default(),
             proxies: Proxies::default(),
-            ca_bundles: Vec::new(),
+            trust: Trust::default(),
             streams: 8,
             segment: 256 << 20,
             chunk: 4 << 20,
@@ -139,7 +139,7 @@ impl Settings {
                 all: either("ALL_PROXY"),
                 except: either("NO_PROXY"),
             },
-            ca_bundles: ca_bundles(&variables),
+            trust: Trust::from_env(&variables),
             ..Self::new(get("HF_ENDPOINT").as_deref().unwrap_or(DEFAULT_ENDPOINT))?
         }
         .with_variables(variables))
@@ -148,16 +148,6 @@ impl Settings {
     fn with_variables(self, variables: Variables) -> Self {
         Self { variables, ..self }
     }
-}
-
-/// Bundles of certificate authorities, by all the names that they have in KServe's environment.
-fn ca_bundles(variables: &Variables) -> Vec<PathBuf> {
-    let named = ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE"].into_iter();
-    let named = named.filter_map(|name| variables.get(name)).map(PathBuf::from);
-    // KServe mounts the ConfigMap that it names there.
-    let mounted =
-        variables.get("CA_BUNDLE_CONFIGMAP_NAME").and(variables.get("CA_BUNDLE_VOLUME_MOUNT_POINT"));
-    named.chain(mounted.map(|folder| Path::new(folder).join("cabundle.crt"))).collect()
 }
 
 fn parse_endpoint(endpoint: &str) -> Result<Url> {
@@ -174,6 +164,8 @@ fn parse_endpoint(endpoint: &str) -> Result<Url> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn from<const N: usize>(variables: &[(&str, &str); N]) -> Result<Settings> {
@@ -190,9 +182,6 @@ mod tests {
             ("HTTP_PROXY", "http://capital:2"),
             ("NO_PROXY", "hub"),
             ("SSL_CERT_FILE", "/etc/ca.pem"),
-            ("AWS_CA_BUNDLE", "/etc/aws.pem"),
-            ("CA_BUNDLE_CONFIGMAP_NAME", "bundle"),
-            ("CA_BUNDLE_VOLUME_MOUNT_POINT", "/etc/ssl/custom"),
             ("STORAGE_ALLOW_PATTERNS", "*.json,*.txt"),
             ("STORAGE_IGNORE_PATTERNS", ""),
         ])
@@ -202,8 +191,7 @@ mod tests {
         assert_eq!(settings.proxies.https.as_deref(), Some("http://small:1"));
         assert_eq!(settings.proxies.http.as_deref(), Some("http://capital:2"));
         assert_eq!(settings.proxies.except.as_deref(), Some("hub"));
-        let bundles = ["/etc/ca.pem", "/etc/aws.pem", "/etc/ssl/custom/cabundle.crt"];
-        assert_eq!(settings.ca_bundles, bundles.map(PathBuf::from));
+        assert_eq!(settings.trust.only, [PathBuf::from("/etc/ca.pem")]);
         assert_eq!(settings.selection.allow_patterns(), ["*.json", "*.txt"]);
         assert!(settings.selection.ignore_patterns().is_empty());
         assert!(!format!("{settings:?}").contains("hf_secret"));

@@ -3,14 +3,14 @@
 
 use std::error::Error as _;
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
-use reqwest::{Certificate, Client, NoProxy, Proxy, Response, Url};
+use reqwest::{Client, NoProxy, Proxy, Response, Url};
 use tokio::time::timeout;
 
+use super::trust::Trust;
 use crate::download::error::{Error, Fault, Result};
 use crate::download::retry::Pause;
 use crate::download::settings::Settings;
@@ -53,7 +53,7 @@ impl Http {
 
     /// A client of the endpoint's origin, which alone gets these headers.
     pub fn with(settings: &Settings, endpoint: Url, headers: HeaderMap) -> Result<Self> {
-        let client = client(settings)?;
+        let client = client(settings, &settings.trust)?;
         Ok(Self { client, endpoint, headers, stall: settings.stall, pause: Pause::default() })
     }
 
@@ -134,15 +134,15 @@ impl Answer {
     }
 }
 
-/// A client with these proxies and certificate authorities, which follows no redirect by itself.
-pub fn client(settings: &Settings) -> Result<Client> {
+/// A client with these proxies, which trusts these certificates and follows no redirect by itself.
+pub fn client(settings: &Settings, trust: &Trust) -> Result<Client> {
     let mut builder = Client::builder()
         .user_agent(concat!("localmodel/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT)
-        .tls_danger_accept_invalid_certs(settings.variables.is_false("S3_VERIFY_SSL"))
-        .tls_certs_only(roots(&settings.ca_bundles)?)
+        .tls_danger_accept_invalid_certs(trust.anybody)
+        .tls_certs_only(trust.roots()?)
         .no_proxy();
     for proxy in proxies(settings)? {
         builder = builder.proxy(proxy);
@@ -206,34 +206,6 @@ fn causes(error: reqwest::Error) -> String {
         cause = current.source();
     }
     text
-}
-
-/// The certificate authorities to trust: the given bundles in place of all else, or the system's store, or
-/// (as in an image without one) Mozilla's list, which the binary carries.
-fn roots(bundles: &[std::path::PathBuf]) -> Result<Vec<Certificate>> {
-    let mut found = Vec::new();
-    for bundle in bundles {
-        found.extend(bundle_certificates(bundle)?);
-    }
-    if bundles.is_empty() {
-        found = rustls_native_certs::load_native_certs().certs;
-    }
-    if found.is_empty() {
-        found = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
-    }
-    // Stores of systems hold a few certificates that cannot be used; they are left out, as everywhere.
-    Ok(found.iter().filter_map(|der| Certificate::from_der(der).ok()).collect())
-}
-
-fn bundle_certificates(bundle: &Path) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>> {
-    let (file, folder) = if bundle.is_dir() { (None, Some(bundle)) } else { (Some(bundle), None) };
-    let loaded = rustls_native_certs::load_certs_from_paths(file, folder);
-    let why = match loaded.errors.first() {
-        Some(error) => error.to_string(),
-        None if loaded.certs.is_empty() => format!("{} holds no certificate", bundle.display()),
-        None => return Ok(loaded.certs),
-    };
-    Err(Error::InvalidSetting { name: "SSL_CERT_FILE or REQUESTS_CA_BUNDLE", why })
 }
 
 fn proxies(settings: &Settings) -> Result<Vec<Proxy>> {

@@ -11,6 +11,7 @@ mod link;
 mod local;
 mod objects;
 pub mod protocol;
+mod trust;
 mod uri;
 mod web;
 
@@ -18,6 +19,7 @@ use std::ops::Range;
 
 pub use body::{Body, content_range};
 pub use link::Link;
+pub use trust::Trust;
 pub use uri::{Account, Bucket, Location, Repository, SUPPORTED, is_commit, without_secrets};
 
 use self::hub::Hub;

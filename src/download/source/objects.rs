@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 
 use super::body::Body;
 use super::link::Link;
-use super::uri::Bucket;
+use super::uri::{Account, Bucket};
 use super::{credentials, http};
 use crate::download::digest::Digest;
 use crate::download::error::{Error, Fault, Result};
@@ -48,7 +48,11 @@ impl Objects {
     pub async fn new(bucket: &Bucket, settings: &Settings) -> Result<Self> {
         let pause = Arc::new(Pause::default());
         let refused = Arc::new(AtomicBool::new(false));
-        let client = http::client(settings)?;
+        let trust = match bucket.account {
+            Account::S3 => settings.trust.for_s3(&settings.variables),
+            Account::Gcs | Account::Azure { .. } => settings.trust.clone(),
+        };
+        let client = http::client(settings, &trust)?;
         let connector = Connector { client, pause: Arc::clone(&pause), refused: Arc::clone(&refused) };
         let store = credentials::open(bucket, &settings.variables, connector).await?;
         let prefix = Path::parse(&bucket.prefix)
