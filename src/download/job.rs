@@ -12,6 +12,7 @@ use super::digest::Digest;
 use super::engine::check::check;
 use super::engine::{Threads, Transfer};
 use super::error::{Error, Result};
+use super::learned::{Known, Learned};
 use super::manifest::{Damage, Manifest, ManifestFile};
 use super::plan::{self, Plan, PlannedFile, Start};
 use super::progress::{Progress, ProgressReport, rate};
@@ -135,8 +136,10 @@ impl Job<'_> {
         let selection = &self.settings.selection;
         let all = self.source.files(commit.as_deref()).await?;
         let count = all.len();
+        let record = Plan::read(&self.store)?;
+        let known = Known::new(self.uri, self.manifest.as_ref(), record.as_ref());
         let wanted = all.into_iter().filter(|file| selection.wants(&file.path));
-        let files: Vec<_> = wanted.map(|file| self.known(file)).collect();
+        let files: Vec<_> = wanted.map(|file| known.told(file)).collect();
         if files.is_empty() {
             let why = match count {
                 0 => "it is empty".to_owned(),
@@ -162,19 +165,6 @@ impl Job<'_> {
             self.store.remove(Manifest::PATH)?;
         }
         Ok(plan)
-    }
-
-    /// The file, with the digest that the manifest has of this very version of it.
-    fn known(&self, file: PlannedFile) -> PlannedFile {
-        let known =
-            self.manifest.as_ref().filter(|manifest| manifest.source == self.uri).and_then(|manifest| {
-                file.version.as_ref().filter(|version| manifest.versions.get(&file.path) == Some(version))?;
-                manifest.files.iter().find(|known| known.path == file.path && known.size == file.size)
-            });
-        match known {
-            Some(known) => PlannedFile { digest: Digest::Sha256(known.sha256.clone()), ..file },
-            None => file,
-        }
     }
 
     /// Fetches what the folder lacks, removes what is stale, and writes the manifest.
@@ -204,16 +194,20 @@ impl Job<'_> {
             store: Arc::clone(&self.store),
             settings: self.settings.clone(),
             progress: Arc::clone(&progress),
+            learned: Arc::new(Learned::new(&self.store, &plan)),
             threads: Threads::new(self.store.path()),
         });
         let fetched = tokio::select! {
-            fetched = transfer.fetch(wanted) => fetched?,
+            fetched = transfer.fetch(wanted) => fetched,
             never = progress.report(&self.store, self.settings) => match never {},
         };
+        if fetched.is_err() {
+            transfer.learned.record()?;
+        }
+        files.extend(fetched?);
         for path in &plan.stale {
             self.store.remove(path)?;
         }
-        files.extend(fetched);
         let unpacked = match files.as_slice() {
             [one] if self.source.unpacks() && is_archive(&one.path) => Some(one.path.clone()),
             _ => None,

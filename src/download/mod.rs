@@ -10,6 +10,7 @@ pub mod digest;
 pub mod engine;
 pub mod error;
 mod job;
+pub mod learned;
 pub mod manifest;
 pub mod plan;
 pub mod progress;

@@ -1,8 +1,9 @@
 //! Sources that are no hub and no object store: a web server's file, and files of this machine (F6).
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
+use localmodel::download::select::Selection;
 use localmodel::download::{Manifest, Reason, Settings, download, is_complete};
 use localmodel_hub::{Fault, FaultKind, Origin};
 
@@ -73,6 +74,37 @@ async fn a_folder_of_this_machine_is_copied_with_what_its_links_lead_to() {
     download(&settings, &source, &world.dest()).await.unwrap();
     let files = files_in(&world.dest());
     assert!(files["link.bin"] == vec![4; 300_000] && files["sub/a.bin"] == vec![4; 300_000]);
+}
+
+/// Whose digest nobody tells: what came is known by what was learned when it came.
+#[tokio::test]
+async fn a_file_that_is_in_its_place_is_not_fetched_again_though_its_source_tells_no_digest() {
+    let world = World::llama().await;
+    let from = world.dir.path().join("from");
+    fs::create_dir_all(&from).unwrap();
+    fs::write(from.join("a.bin"), vec![1; 400_000]).unwrap();
+    fs::write(from.join("b.bin"), vec![2; 300_000]).unwrap();
+    let settings = Settings { chunk: 64 << 10, streams: 1, ..world.settings() };
+    let (source, dest) = (format!("file://{}", from.display()), world.dest());
+    // It ends each run, some before the first file is in its place.
+    let in_the_way = dest.join("b.bin/x");
+    fs::create_dir_all(&in_the_way).unwrap();
+    let record = dest.join(".localmodel/plan.json");
+    let is_learned = || fs::read_to_string(&record).is_ok_and(|plan| plan.contains("sha256"));
+    for _ in 0..20 {
+        if !is_learned() {
+            let error = download(&settings, &source, &dest).await.unwrap_err();
+            assert_eq!(error.reason(), Reason::UnsafeFileName, "{error}");
+        }
+    }
+    let inode = || fs::metadata(dest.join("a.bin")).unwrap().ino();
+    let before = inode();
+    fs::remove_dir_all(dest.join("b.bin")).unwrap();
+    // With another selection the source is asked anew, and what was learned counts all the same.
+    let selection = Selection::new(vec!["*.bin".into()], vec![]).unwrap();
+    download(&Settings { selection, ..settings }, &source, &dest).await.unwrap();
+    assert!(is_complete(&dest) && inode() == before, "the first file came a second time");
+    assert!(fs::read(dest.join("b.bin")).unwrap() == vec![2; 300_000]);
 }
 
 #[tokio::test]

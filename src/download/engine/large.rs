@@ -51,7 +51,7 @@ pub async fn fetch(transfer: &Arc<Transfer>, files: Vec<PlannedFile>) -> Result<
         tokio::select! {
             Some(event) = happened.recv() => match event {
                 Event::Placed(index, file) => {
-                    transfer.progress.file_done(&file.path);
+                    transfer.placed(&file).await?;
                     fetched.push(file);
                     streams.growing()[index] = None;
                     streams.schedule().settled(index);
@@ -102,7 +102,7 @@ impl Streams {
     }
 
     async fn open(&self, index: usize) -> Result<()> {
-        let Transfer { source, commit, store, settings, progress, threads } = &*self.transfer;
+        let Transfer { source, commit, store, settings, progress, threads, .. } = &*self.transfer;
         let (file, events) = (self.files[index].clone(), self.events.clone());
         let place = format!("{} {}", source.place(), commit.as_deref().unwrap_or_default());
         let (chunk, on) = (settings.chunk as u64, Arc::clone(store));

@@ -23,6 +23,7 @@ pub use threads::Threads;
 
 use super::digest::Digest;
 use super::error::{Error, Result};
+use super::learned::Learned;
 use super::manifest::ManifestFile;
 use super::plan::PlannedFile;
 use super::progress::Progress;
@@ -42,6 +43,8 @@ pub struct Transfer {
     pub settings: Settings,
     /// Counts the bytes.
     pub progress: Arc<Progress>,
+    /// Keeps the digests that the source does not tell.
+    pub learned: Arc<Learned>,
     /// Its threads.
     pub threads: Threads,
 }
@@ -59,6 +62,16 @@ impl Transfer {
         }
         let (large, small) = fetched?;
         Ok(large.into_iter().chain(small).collect())
+    }
+
+    /// A file is in its place.
+    async fn placed(&self, file: &ManifestFile) -> Result<()> {
+        self.progress.file_done(&file.path);
+        if self.learned.learn(file) {
+            let learned = Arc::clone(&self.learned);
+            self.threads.run(move || learned.record()).await?;
+        }
+        Ok(())
     }
 }
 

@@ -45,9 +45,9 @@ async fn one(transfer: &Transfer, file: PlannedFile) -> Result<ManifestFile> {
         transfer.progress.lost(file.size, None);
         result = once(transfer, &file).await.map_err(twice);
     }
-    let sha256 = result?;
-    transfer.progress.file_done(&file.path);
-    Ok(file.known_as(sha256))
+    let fetched = file.known_as(result?);
+    transfer.placed(&fetched).await?;
+    Ok(fetched)
 }
 
 async fn once(transfer: &Transfer, file: &PlannedFile) -> Result<String> {
