@@ -1,4 +1,5 @@
-//! Archives, as KServe unpacks them: a source that is one `.tar`, `.tar.gz`, `.tgz` or `.zip` stands for the files in it.
+//! Archives, as KServe unpacks them: a source that is one `.tar`, `.tar.gz`, `.tgz` or `.zip` stands for the
+//! files in it.
 //!
 //! Nothing leaves the folder: names are checked like a hub's, links and devices are refused.
 

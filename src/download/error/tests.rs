@@ -27,8 +27,11 @@ fn giving_up_keeps_the_reason_of_the_last_fault() {
 
 /// One of each, in the order of the README's table.
 fn samples() -> Vec<Error> {
+    of_sources().into_iter().chain(of_folders()).collect()
+}
+
+fn of_sources() -> Vec<Error> {
     let repository = || "acme/model".to_owned();
-    let path = || PathBuf::from("/mnt/models");
     let passing = |fault| Error::Passing { what: "https://hub/acme/model".into(), fault };
     let gave_up = |fault| Error::GaveUp { attempts: 8, last: Box::new(passing(fault)) };
     vec![
@@ -74,6 +77,12 @@ fn samples() -> Vec<Error> {
                 found: "sha256 cd…".into(),
             }),
         },
+    ]
+}
+
+fn of_folders() -> Vec<Error> {
+    let path = || PathBuf::from("/mnt/models");
+    vec![
         Error::UnsafeName { name: "../a".into(), why: "it leads out of its folder" },
         Error::InTheWay(path().join("a")),
         Error::NoRoom { dest: path(), needed: 16_000, free: 9_000 },

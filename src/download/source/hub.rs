@@ -264,55 +264,24 @@ mod tests {
     fn a_refusal_is_told_in_words_by_its_code_and_then_its_status() {
         let file = Asked::File { path: "a.bin", commit: "c1" };
         let revision = Asked::Revision("v9");
+        let (not_found, gated) = (Reason::RepositoryNotFound, Reason::RepositoryGated);
         let invalid = "Invalid credentials in Authorization header";
         for (status, code, message, asked, token, reason, words) in [
             (401, "RepoNotFound", "", revision, false, Reason::TokenMissing, "private or does not exist"),
             (401, "", "", revision, false, Reason::TokenMissing, "HF_TOKEN"),
-            (
-                404,
-                "RepoNotFound",
-                "",
-                revision,
-                false,
-                Reason::RepositoryNotFound,
-                "does not exist, or is private",
-            ),
-            (
-                404,
-                "RepoNotFound",
-                "",
-                revision,
-                true,
-                Reason::RepositoryNotFound,
-                "the token may not read it",
-            ),
-            (
-                401,
-                "RepoNotFound",
-                "",
-                revision,
-                true,
-                Reason::RepositoryNotFound,
-                "the token may not read it",
-            ),
+            (404, "RepoNotFound", "", revision, false, not_found, "does not exist, or is private"),
+            (404, "RepoNotFound", "", revision, true, not_found, "the token may not read it"),
+            (401, "RepoNotFound", "", revision, true, not_found, "the token may not read it"),
             (401, "", invalid, revision, true, Reason::TokenInvalid, "does not accept the token"),
             (401, "RepoNotFound", invalid, revision, true, Reason::TokenInvalid, "HF_TOKEN"),
-            (401, "GatedRepo", "", file, false, Reason::RepositoryGated, "no token is given"),
-            (
-                403,
-                "GatedRepo",
-                "",
-                file,
-                true,
-                Reason::RepositoryGated,
-                "accept its licence at https://hub/o/m",
-            ),
+            (401, "GatedRepo", "", file, false, gated, "no token is given"),
+            (403, "GatedRepo", "", file, true, gated, "accept its licence at https://hub/o/m"),
             (403, "", "read scope", file, true, Reason::AccessDenied, "read scope"),
             (404, "RevisionNotFound", "", revision, true, Reason::RevisionNotFound, "no revision \"v9\""),
             (404, "EntryNotFound", "", file, true, Reason::FileNotFound, "no file \"a.bin\" at commit c1"),
             (404, "", "", file, true, Reason::FileNotFound, "a.bin"),
             (404, "", "", Asked::Tree { commit: "c1" }, true, Reason::RevisionNotFound, "c1"),
-            (404, "", "", revision, true, Reason::RepositoryNotFound, "o/m"),
+            (404, "", "", revision, true, not_found, "o/m"),
             (400, "", "bad thing", file, true, Reason::SourceRefused, "answered 400: bad thing"),
         ] {
             let message = Some(message).filter(|message| !message.is_empty());
