@@ -1,6 +1,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::download::engine::buffers::Buffer;
 use crate::download::error::Reason;
@@ -172,4 +174,38 @@ fn the_lock_is_one_processs_until_it_is_released() {
     assert!(lock.is_some() && other.try_lock().unwrap().is_none());
     drop(lock);
     assert!(other.try_lock().unwrap().is_some());
+}
+
+/// Names of parts that mean something to a file system, or to us, and of some that mean nothing.
+fn names() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        Just("..".to_owned()),
+        Just(".".to_owned()),
+        Just(String::new()),
+        Just(STATE_DIR.to_owned()),
+        Just(STATE_DIR.to_uppercase()),
+        "[a-c .~é\\\\\\x00\\n]{1,3}",
+    ];
+    prop::collection::vec(part, 1..5).prop_map(|parts| parts.join("/"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a source calls its files: a name is refused, or what is written there lies below the folder and
+    /// not in our own.
+    #[test]
+    fn no_name_leads_out_of_the_folder_or_into_our_own(name in names()) {
+        let (dir, store) = store();
+        if check_name(&name).is_ok() {
+            store.write(&name, b"x").unwrap();
+            let place = fs::canonicalize(store.path().join(&name)).unwrap();
+            let folder = fs::canonicalize(store.path()).unwrap();
+            let below = place.strip_prefix(&folder).unwrap();
+            prop_assert_eq!(below, Path::new(&name));
+            prop_assert!(!below.starts_with(STATE_DIR));
+        }
+        let beside: Vec<_> = fs::read_dir(dir.path().join("deep")).unwrap().collect();
+        prop_assert_eq!(beside.len(), 1);
+    }
 }
