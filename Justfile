@@ -8,8 +8,8 @@ demo: build
     hack/cluster up
     hack/cluster run target/*/debug/demo
 
-# Everything that CI checks: lints, dependencies, unit tests, the hub's proof, the cluster's tests, rights
-test: lint deny unit hub-proof e2e lifecycle rights
+# Everything that CI checks: lints, dependencies, unit tests, stores, the hub's proof, the cluster's tests, rights
+test: lint deny unit stores hub-proof e2e lifecycle rights
 
 # Formatting and lints, warnings denied
 lint:
@@ -23,6 +23,20 @@ deny:
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
     hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test walkthrough --test install --test protocol --test control --test binary
+
+# Downloads from real servers of the object stores' protocols, each installed from its package registry
+stores: build
+    hack/stores cargo test --workspace --test stores
+
+# The downloader beside what one would use instead: needs a quiet machine (docs/benchmarks.md)
+bench ROUNDS="5":
+    cargo build --release --bin localmodel
+    benches/download/install
+    benches/download/run {{ROUNDS}}
+
+# Fuzzes every parser of foreign bytes, with a nightly compiler; a minute each
+fuzz *ARGS:
+    hack/fuzz {{ARGS}}
 
 # The real huggingface_hub downloads from the mock hub
 hub-proof: build
@@ -47,8 +61,8 @@ build:
     cargo build --workspace --all-targets
 
 # How long the pod webhook takes with 1,000 caches, at the median and the 99th percentile
-bench:
-    cargo bench --bench webhook
+bench-webhook:
+    cargo bench --workspace --bench webhook
 
 # Writes the generated definitions anew
 generate: build

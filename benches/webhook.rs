@@ -1,7 +1,7 @@
 //! How long the webhook server takes for a pod, over HTTPS on connections that stay open, as the API server
 //! keeps them: 1,000 caches of two groups each, 1,000 nodes.
 //!
-//!     just bench
+//!     just bench-webhook
 
 #![allow(clippy::unwrap_used, missing_docs)] // it measures, or it ends
 

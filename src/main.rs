@@ -1,10 +1,13 @@
 //! The `localmodel` command: arguments and wiring.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use indicatif::MultiProgress;
+use localmodel::download::progress::Above;
 use localmodel::error::{Doing, Error};
 use localmodel::plan::agent::HEALTH_PORT;
 use localmodel::plan::names::MOUNT_PATH;
@@ -61,6 +64,7 @@ enum Command {
     },
     /// Fetch models into folders, verified. `localmodel SRC DEST` is the same.
     Download(download::Args),
+    Verify(download::verify::Args),
     /// Hold a pod back until the copy that it uses is complete.
     Wait(wait::Args),
     /// Stop the operator and take agents, their volumes, warm labels and webhooks away; files, caches and
@@ -88,9 +92,14 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let cli = Cli::parse_from(with_download(std::env::args().collect()));
-    telemetry::init();
+    let bars = bars(&cli.command);
+    match &bars {
+        Some(bars) => telemetry::init_above(Above(bars.clone())),
+        None => telemetry::init(),
+    }
     let result = match cli.command {
-        Command::Download(args) => return download::run(args).await,
+        Command::Download(args) => return download::run(args, bars).await,
+        Command::Verify(args) => return download::verify::run(args).await,
         Command::Wait(args) => return wait::run(args).await,
         Command::Crds { out } => crds(out.as_deref()),
         Command::Operator { namespace, image, pod, health_port, webhook_port } => {
@@ -110,6 +119,12 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where a download draws its progress, if a person looks.
+fn bars(command: &Command) -> Option<MultiProgress> {
+    let looked_at = matches!(command, Command::Download(_)) && std::io::stderr().is_terminal();
+    looked_at.then(MultiProgress::new)
 }
 
 /// A storage initializer is started with source and destination alone; that is `download`.

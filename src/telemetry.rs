@@ -6,16 +6,29 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
+use crate::download::progress::Above;
 use crate::error::{Doing, Error};
 
 /// Starts logging to standard error: text on a terminal or with `LOG_FORMAT=text`, else JSON with
 /// `LOG_FORMAT=json`. `RUST_LOG` sets the level; `info` without it.
 pub fn init() {
+    init_to(std::io::stderr);
+}
+
+/// The same, above the progress bars of a download.
+pub fn init_above(bars: Above) {
+    init_to(move || bars.clone());
+}
+
+fn init_to<W>(writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error,kube_runtime=error"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().flatten_event(true).init();
     } else {

@@ -5,8 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
+use crate::download::digest::sha256_of;
 use crate::download::manifest::{Manifest, ManifestFile};
 
 /// Folders of downloaders' own book-keeping, which are no part of the model.
@@ -47,7 +46,5 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<ManifestFile>) -> io::Res
 }
 
 fn sha256(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut hash)?;
-    Ok(hex::encode(hash.finalize()))
+    sha256_of(&mut File::open(path)?)
 }

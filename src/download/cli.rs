@@ -5,18 +5,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
+use indicatif::MultiProgress;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::{Error, Failure, Result};
 use super::job::download;
 use super::settings::Settings;
+use super::variables::Variables;
 
 /// Downloads models: each source into the folder that follows it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A source, and the folder that its files are put into; as many pairs as are wanted
     ///
-    /// Sources look like `hf://owner/model[:revision]`.
+    /// Sources look like `hf://owner/model[:revision]`, `s3://bucket/prefix`, `gs://bucket/prefix`,
+    /// `https://account.blob.core.windows.net/container/prefix`, `https://host/file` or `file:///path`.
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "DEST"])]
     pairs: Vec<String>,
 
@@ -30,19 +33,25 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     stall_seconds: u64,
 
+    /// MiB of memory for bytes on their way to the disk; the whole process takes about 30 more
+    #[arg(long, env = "LOCALMODEL_MEMORY_MIB", default_value_t = 48)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
+    memory_mib: u16,
+
     /// Where the reason of a failure is written for Kubernetes, if that file exists
     #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log", hide = true)]
     termination_log: PathBuf,
 }
 
-/// Runs the subcommand. The process-wide TLS provider and the subscriber for logs are its caller's.
-pub async fn run(args: Args) -> ExitCode {
+/// Runs the subcommand, with progress bars on a terminal. The process-wide TLS provider and the subscriber for
+/// logs are its caller's.
+pub async fn run(args: Args, bars: Option<MultiProgress>) -> ExitCode {
     let (pairs, rest) = args.pairs.as_chunks::<2>();
     if let [source] = rest {
         return usage(source);
     }
     let done = tokio::select! {
-        done = download_all(&args, pairs) => done,
+        done = download_all(&args, pairs, bars) => done,
         signal = terminated() => Err(Error::Interrupted { signal }),
     };
     match done {
@@ -54,12 +63,14 @@ pub async fn run(args: Args) -> ExitCode {
     }
 }
 
-async fn download_all(args: &Args, pairs: &[[String; 2]]) -> Result<()> {
+async fn download_all(args: &Args, pairs: &[[String; 2]], bars: Option<MultiProgress>) -> Result<()> {
     let settings = Settings {
         streams: args.streams.into(),
         stall: Duration::from_secs(args.stall_seconds),
-        ..Settings::from_env(|name| std::env::var(name).ok())?
-    };
+        bars,
+        ..Settings::from_env(Variables::of_process()?)?
+    }
+    .with_memory(usize::from(args.memory_mib) << 20);
     for [source, dest] in pairs {
         download(&settings, source, Path::new(dest)).await?;
     }

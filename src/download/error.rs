@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::source::SUPPORTED;
+
 /// The result of anything in this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -19,9 +21,7 @@ const TOKEN_ADVICE: &str = "put a token in HF_TOKEN (in a cluster: key HF_TOKEN 
 pub enum Error {
     #[error("the source {uri:?} is not valid: {why}")]
     InvalidSource { uri: String, why: String },
-    #[error(
-        "the source {uri:?} has a scheme that is not supported; supported is hf://owner/model[:revision]"
-    )]
+    #[error("the source {uri:?} has a scheme that is not supported; supported are {SUPPORTED}")]
     UnsupportedScheme { uri: String },
     #[error("{name} is not valid: {why}")]
     InvalidSetting { name: &'static str, why: String },
@@ -47,7 +47,7 @@ pub enum Error {
     Forbidden { repository: String, message: String },
     #[error("{what} answered {status}{}", .message.as_deref().map(|m| format!(": {m}")).unwrap_or_default())]
     Refused { what: String, status: u16, message: Option<String> },
-    #[error("{what} answered something that is not the hub's protocol: {why}")]
+    #[error("{what} answered something that cannot be understood: {why}")]
     BadAnswer { what: String, why: String },
     #[error(
         "the certificate of {what} is not trusted ({why}): name the file of your certificate authority in \
@@ -59,11 +59,20 @@ pub enum Error {
     #[error("{last} (tried {attempts} times)")]
     GaveUp { attempts: usize, last: Box<Error> },
 
+    #[error("{place} does not exist, or holds nothing: check its name")]
+    NoObjects { place: String },
+    #[error(
+        "{place} refuses access: check the credentials (in a cluster: the secret or service account that the \
+         cache or the ClusterStorageContainer names)"
+    )]
+    StoreRefused { place: String },
+    #[error("{place} changed while it was downloaded")]
+    Changed { place: String },
     #[error("{source_uri} holds no file to download: {why}")]
     NothingSelected { source_uri: String, why: String },
-    #[error("{path:?} is corrupt: its bytes have {found}, the hub says {expected}")]
+    #[error("{path:?} is corrupt: its bytes have {found}, the source says {expected}")]
     ChecksumMismatch { path: String, expected: String, found: String },
-    #[error("the name {name:?} from the hub is refused: {why}")]
+    #[error("the name {name:?} from the source is refused: {why}")]
     UnsafeName { name: String, why: &'static str },
     #[error("{} cannot be used: a symlink, a file or a folder stands in its way; remove that", .0.display())]
     InTheWay(PathBuf),
@@ -75,6 +84,8 @@ pub enum Error {
     Disk { action: &'static str, path: PathBuf, source: io::Error },
     #[error("the manifest {} is damaged: {why}", .path.display())]
     ManifestDamaged { path: PathBuf, why: String },
+    #[error("{} holds no copy of a model: there is no manifest", .0.display())]
+    NoCopy(PathBuf),
     #[error("interrupted by {signal}; a later run fetches what is missing")]
     Interrupted { signal: &'static str },
 }
@@ -129,6 +140,8 @@ pub enum Reason {
     RepositoryNotFound,
     RevisionNotFound,
     FileNotFound,
+    NotFound,
+    SourceChanged,
     RepositoryGated,
     TokenMissing,
     TokenInvalid,
@@ -143,6 +156,7 @@ pub enum Reason {
     DiskFull,
     DiskError,
     ManifestDamaged,
+    NoCopy,
     Interrupted,
 }
 
@@ -159,25 +173,28 @@ impl Error {
             Self::Gated { .. } => Reason::RepositoryGated,
             Self::TokenMissing { .. } => Reason::TokenMissing,
             Self::TokenInvalid { .. } => Reason::TokenInvalid,
-            Self::Forbidden { .. } => Reason::AccessDenied,
+            Self::Forbidden { .. } | Self::StoreRefused { .. } => Reason::AccessDenied,
             Self::Refused { .. } | Self::BadAnswer { .. } => Reason::SourceRefused,
             Self::Certificate { .. } => Reason::CertificateNotTrusted,
             Self::Passing { fault: Fault::RateLimited { .. }, .. } => Reason::RateLimited,
             Self::Passing { .. } => Reason::SourceUnavailable,
             Self::GaveUp { last, .. } => last.reason(),
+            Self::NoObjects { .. } => Reason::NotFound,
+            Self::Changed { .. } => Reason::SourceChanged,
             Self::NothingSelected { .. } => Reason::NothingSelected,
             Self::ChecksumMismatch { .. } => Reason::ChecksumMismatch,
             Self::UnsafeName { .. } | Self::InTheWay(_) => Reason::UnsafeFileName,
             Self::NoRoom { .. } | Self::DiskFull(_) => Reason::DiskFull,
             Self::Disk { .. } => Reason::DiskError,
             Self::ManifestDamaged { .. } => Reason::ManifestDamaged,
+            Self::NoCopy(_) => Reason::NoCopy,
             Self::Interrupted { .. } => Reason::Interrupted,
         }
     }
 
-    /// Whether the hub says that the pinned commit, or a file of it, does not exist (any more).
+    /// Whether the pinned commit, a file of it, or a listed object does not exist any more.
     pub(crate) fn is_gone(&self) -> bool {
-        matches!(self, Self::RevisionNotFound { .. } | Self::FileNotFound { .. })
+        matches!(self, Self::RevisionNotFound { .. } | Self::FileNotFound { .. } | Self::Changed { .. })
     }
 
     /// An error of the disk; one that means "full" says so.
@@ -268,31 +285,4 @@ fn shortened(mut message: String) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_told_from_other_disk_errors() {
-        let at = |errno| Error::disk("write", Path::new("/models/a"), io::Error::from_raw_os_error(errno));
-        assert_eq!(at(28).reason(), Reason::DiskFull, "ENOSPC");
-        assert_eq!(at(122).reason(), Reason::DiskFull, "EDQUOT");
-        assert_eq!(at(5).reason(), Reason::DiskError, "EIO");
-    }
-
-    #[test]
-    fn a_failure_is_one_short_line_of_json_that_reads_back() {
-        let error =
-            Error::InvalidSource { uri: "hf://x".into(), why: "two\nlines ".to_owned() + &"é".repeat(3000) };
-        let failure = Failure::from(&error);
-        let json = serde_json::to_string(&failure).unwrap();
-        assert!(json.len() < 4096 && !json.contains('\n') && !json.contains("\\n"), "{json}");
-        assert_eq!(serde_json::from_str::<Failure>(&json).unwrap(), failure);
-        assert_eq!(failure.reason, "InvalidSource");
-    }
-
-    #[test]
-    fn giving_up_keeps_the_reason_of_the_last_fault() {
-        let last = Error::Passing { what: "hub".into(), fault: Fault::RateLimited { wait: None } };
-        assert_eq!(Error::GaveUp { attempts: 8, last: Box::new(last) }.reason(), Reason::RateLimited);
-    }
-}
+mod tests;

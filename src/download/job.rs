@@ -1,20 +1,24 @@
 //! One source into one folder: look at what is there, ask for the rest, fetch it, write the manifest.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::archive::{is_archive, unpack};
 use super::digest::Digest;
+use super::engine::check::check;
+use super::engine::{Threads, Transfer};
 use super::error::{Error, Result};
+use super::learned::{Known, Learned};
 use super::manifest::{Damage, Manifest, ManifestFile};
 use super::plan::{self, Plan, PlannedFile, Start};
 use super::progress::{Progress, ProgressReport, rate};
 use super::settings::Settings;
-use super::source::{Location, Source};
+use super::source::{Location, Source, without_secrets};
 use super::store::{Lock, Store};
-use super::transfer::{Transfer, check};
 
 const LOCK_POLL: Duration = Duration::from_millis(250);
 
@@ -25,30 +29,36 @@ pub async fn download(settings: &Settings, uri: &str, dest: &Path) -> Result<()>
     if let Some(store) = Store::open(dest).map_err(|error| Error::disk("open", dest, error))?
         && look(uri, settings, &store)?.0.is_none()
     {
-        tracing::info!(source = uri, dest = %dest.display(), "complete already");
+        tracing::info!(source = without_secrets(uri), dest = %dest.display(), "complete already");
         return Ok(());
     }
     let store = Arc::new(Store::create(dest)?);
-    let _lock = lock(&store).await?;
-    store.remove_unfinished()?;
+    store.keep(lock(&store).await?);
     // Once more: whoever had the lock may have done the work.
     let (Some(start), manifest) = look(uri, settings, &store)? else {
-        tracing::info!(source = uri, dest = %dest.display(), "complete already");
+        tracing::info!(source = without_secrets(uri), dest = %dest.display(), "complete already");
         return Ok(());
     };
-    let job = Job { uri, settings, source: Source::new(&location, settings)?, store, manifest };
+    let job = Job {
+        uri,
+        told: without_secrets(uri),
+        settings,
+        source: Arc::new(Source::new(&location, settings).await?),
+        store,
+        manifest,
+    };
     let plan = job.plan(start).await?;
     let gone = plan.0.revision.clone();
     match job.fetch(plan).await {
         // A force-push took the commit away: all that differs is fetched anew, at what the branch is now.
         Err(error) if error.is_gone() && location.commit().is_none() => {
             let commit = job.source.commit().await?;
-            if commit == gone {
+            if commit.as_ref() == Some(&gone) {
                 return Err(error);
             }
-            tracing::warn!("{error}; {uri} is now at {commit}");
+            tracing::warn!("{error}; asking what {} is now", job.told);
             let earlier = plan::earlier_files(job.manifest.as_ref(), Plan::read(&job.store)?.as_ref());
-            job.fetch((job.ask(&commit, earlier).await?, None)).await
+            job.fetch((job.ask(commit, earlier).await?, None)).await
         }
         done => done,
     }
@@ -87,8 +97,10 @@ async fn lock(store: &Store) -> Result<Lock> {
 
 struct Job<'a> {
     uri: &'a str,
+    /// The URI as it may be told.
+    told: String,
     settings: &'a Settings,
-    source: Source,
+    source: Arc<Source>,
     store: Arc<Store>,
     manifest: Option<Manifest>,
 }
@@ -104,33 +116,41 @@ impl Job<'_> {
                 Ok((plan, Some(damage)))
             }
             Start::Resume(plan) => Ok((plan, None)),
-            Start::Ask { pin: Some(commit), earlier } => match self.ask(&commit, earlier.clone()).await {
-                Err(error) if error.is_gone() => {
-                    tracing::warn!("{error}; asking what {} is now", self.uri);
-                    Ok((self.ask(&self.source.commit().await?, earlier).await?, None))
+            Start::Ask { pin: Some(commit), earlier } => {
+                match self.ask(Some(commit), earlier.clone()).await {
+                    Err(error) if error.is_gone() => {
+                        tracing::warn!("{error}; asking what {} is now", self.told);
+                        Ok((self.ask(self.source.commit().await?, earlier).await?, None))
+                    }
+                    plan => Ok((plan?, None)),
                 }
-                plan => Ok((plan?, None)),
-            },
+            }
             Start::Ask { pin: None, earlier } => {
-                Ok((self.ask(&self.source.commit().await?, earlier).await?, None))
+                Ok((self.ask(self.source.commit().await?, earlier).await?, None))
             }
         }
     }
 
-    /// Plans the selected files of a commit and records the plan.
-    async fn ask(&self, commit: &str, mut earlier: Vec<String>) -> Result<Plan> {
+    /// Plans the selected files (of a commit) and records the plan.
+    async fn ask(&self, commit: Option<String>, mut earlier: Vec<String>) -> Result<Plan> {
         let selection = &self.settings.selection;
-        let all = self.source.files(commit).await?;
+        let all = self.source.files(commit.as_deref()).await?;
         let count = all.len();
-        let files: Vec<_> = all.into_iter().filter(|file| selection.wants(&file.path)).collect();
+        let record = Plan::read(&self.store)?;
+        let known = Known::new(self.uri, self.manifest.as_ref(), record.as_ref());
+        let wanted = all.into_iter().filter(|file| selection.wants(&file.path));
+        let files: Vec<_> = wanted.map(|file| known.told(file)).collect();
         if files.is_empty() {
-            let why = format!("the patterns leave none of its {count} files");
-            return Err(Error::NothingSelected { source_uri: self.uri.to_owned(), why });
+            let why = match count {
+                0 => "it is empty".to_owned(),
+                count => format!("the patterns leave none of its {count} files"),
+            };
+            return Err(Error::NothingSelected { source_uri: self.told.clone(), why });
         }
         earlier.retain(|path| files.iter().all(|file| file.path != *path));
         let plan = Plan {
             source: self.uri.to_owned(),
-            revision: commit.to_owned(),
+            revision: commit.clone().unwrap_or_default(),
             allow_patterns: selection.allow_patterns().to_vec(),
             ignore_patterns: selection.ignore_patterns().to_vec(),
             files,
@@ -138,8 +158,9 @@ impl Job<'_> {
         };
         plan.record(&self.store)?;
         // A manifest of anything else must not be believed while files are replaced one by one.
-        let same =
-            |manifest: &Manifest| manifest.source == self.uri && manifest.revision.as_deref() == Some(commit);
+        let same = |manifest: &Manifest| {
+            manifest.source == self.uri && commit.is_some() && manifest.revision == commit
+        };
         if !self.manifest.as_ref().is_some_and(same) {
             self.store.remove(Manifest::PATH)?;
         }
@@ -149,7 +170,7 @@ impl Job<'_> {
     /// Fetches what the folder lacks, removes what is stale, and writes the manifest.
     async fn fetch(&self, (plan, damage): (Plan, Option<Vec<Damage>>)) -> Result<()> {
         tracing::info!(
-            source = self.uri,
+            source = self.told,
             commit = plan.revision,
             files = plan.files.len(),
             bytes = plan.bytes(),
@@ -159,46 +180,79 @@ impl Job<'_> {
             Some(damage) => split(&plan, &damage),
             None => check(&self.store, self.settings.streams, plan.files.clone()).await?,
         };
-        let bytes = wanted.iter().map(|file| file.size).sum();
-        check_room(self.store.path(), bytes, self.store.free_bytes()?)?;
+        let paths: Vec<&str> = wanted.iter().map(|file| file.path.as_str()).collect();
+        self.store.remove_left_over(&paths)?;
+        let bytes = wanted.iter().map(|file| file.size).sum::<u64>();
+        let needed = bytes.saturating_sub(self.store.taken(paths.into_iter()));
+        check_room(self.store.path(), needed, self.store.free_bytes()?)?;
         let (begun, count) = (Instant::now(), wanted.len());
-        let progress = Progress::new(bytes, count, plan.bytes());
-        let transfer = Transfer {
-            source: &self.source,
-            commit: &plan.revision,
-            store: &self.store,
-            settings: self.settings,
-            progress: &progress,
-        };
+        let before = (files.iter().map(|file: &ManifestFile| file.size).sum(), files.len() as u64);
+        let progress = Arc::new(Progress::new(&wanted, before));
+        let transfer = Arc::new(Transfer {
+            source: Arc::clone(&self.source),
+            commit: Some(plan.revision.clone()).filter(|commit| !commit.is_empty()),
+            store: Arc::clone(&self.store),
+            settings: self.settings.clone(),
+            progress: Arc::clone(&progress),
+            learned: Arc::new(Learned::new(&self.store, &plan)),
+            threads: Threads::new(self.store.path()),
+        });
         let fetched = tokio::select! {
-            fetched = transfer.fetch(wanted) => fetched?,
-            never = progress.report(self.settings.progress_every) => match never {},
-            never = progress.write(&self.store) => match never {},
+            fetched = transfer.fetch(wanted) => fetched,
+            never = progress.report(&self.store, self.settings) => match never {},
         };
+        if fetched.is_err() {
+            transfer.learned.record()?;
+        }
+        files.extend(fetched?);
         for path in &plan.stale {
             self.store.remove(path)?;
         }
-        files.extend(fetched);
+        let unpacked = match files.as_slice() {
+            [one] if self.source.unpacks() && is_archive(&one.path) => Some(one.path.clone()),
+            _ => None,
+        };
+        if let Some(archive) = &unpacked {
+            files = self.unpack(&transfer, archive).await?;
+        }
         files.sort();
-        self.finish(plan, files)?;
+        self.finish(plan, files, unpacked.is_some())?;
         let bytes_per_second = rate(bytes, begun.elapsed());
-        tracing::info!(source = self.uri, files = count, bytes, bytes_per_second, "complete");
+        tracing::info!(source = self.told, files = count, bytes, bytes_per_second, "complete");
         Ok(())
     }
 
-    fn finish(&self, plan: Plan, files: Vec<ManifestFile>) -> Result<()> {
+    async fn unpack(&self, transfer: &Transfer, archive: &str) -> Result<Vec<ManifestFile>> {
+        tracing::info!(archive, "unpacking");
+        let (store, archive) = (Arc::clone(&self.store), archive.to_owned());
+        let files = transfer.threads.run(move || unpack(&store, &archive)).await?;
+        transfer.sync(files.iter().map(|file| file.path.clone()).collect()).await?;
+        Ok(files)
+    }
+
+    fn finish(&self, plan: Plan, files: Vec<ManifestFile>, unpacked: bool) -> Result<()> {
         let manifest = Manifest {
             source: plan.source,
-            revision: Some(plan.revision),
+            revision: Some(plan.revision).filter(|commit| !commit.is_empty()),
+            versions: versions_of(&plan.files),
             files,
             adopted: false,
+            unpacked,
             allow_patterns: plan.allow_patterns,
             ignore_patterns: plan.ignore_patterns,
         };
+        // What was begun of another commit's files is not wanted any more.
+        self.store.remove_left_over(&[])?;
         self.store.remove(ProgressReport::PATH)?;
         manifest.write_in(&self.store)?;
+        Manifest::record_corrupt(&self.store, &[])?;
         Plan::forget(&self.store)
     }
+}
+
+/// Which versions of its files a plan wants.
+fn versions_of(files: &[PlannedFile]) -> BTreeMap<String, String> {
+    files.iter().filter_map(|file| Some((file.path.clone(), file.version.clone()?))).collect()
 }
 
 /// The files of a manifest's plan that are whole, and those that are not.
@@ -207,8 +261,7 @@ fn split(plan: &Plan, damage: &[Damage]) -> (Vec<ManifestFile>, Vec<PlannedFile>
     for file in &plan.files {
         match &file.digest {
             Digest::Sha256(sha256) if damage.iter().all(|damage| damage.path != file.path) => {
-                let (path, sha256) = (file.path.clone(), sha256.clone());
-                whole.push(ManifestFile { path, size: file.size, sha256 });
+                whole.push(file.known_as(sha256.clone()));
             }
             _ => wanted.push(file.clone()),
         }

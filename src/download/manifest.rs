@@ -3,6 +3,7 @@
 //! *A copy is complete when its manifest is there and every file has the size it says.* The manifest is
 //! written last, so a copy that was cut short has none.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -22,9 +23,15 @@ pub struct Manifest {
     pub revision: Option<String>,
     /// The files, sorted by path.
     pub files: Vec<ManifestFile>,
+    /// By path, which version of a file this is, where the source tells versions apart: an `ETag`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, String>,
     /// Written for files that another program had downloaded: what was there counts as right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
+    /// The files came out of an archive: to mend one, all of it is fetched again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unpacked: bool,
     /// The patterns of which a file had to match one; none: all files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_patterns: Vec<String>,
@@ -68,6 +75,9 @@ pub enum DamageKind {
         /// Bytes that are there.
         found: u64,
     },
+    /// Its bytes were read and found to be others.
+    #[error("has other bytes than it should")]
+    Corrupt,
     /// A symlink, folder or other thing stands there, or on the way.
     #[error("is not a regular file")]
     NotAFile,
@@ -93,7 +103,8 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
-    /// The files in `dir` that are not there or have another size; what they hold is not read.
+    /// The files in `dir` that are not there, have another size, or were found corrupt when somebody read them
+    /// last; what they hold is not read now.
     pub fn damaged(&self, dir: &Path) -> io::Result<Vec<Damage>> {
         let Some(store) = Store::open(dir)? else {
             let missing = |file: &ManifestFile| Damage { path: file.path.clone(), kind: DamageKind::Missing };
@@ -104,8 +115,10 @@ impl Manifest {
 
     pub(crate) fn damaged_in(&self, store: &Store) -> io::Result<Vec<Damage>> {
         let mut damages = Vec::new();
+        let corrupt = recorded_corrupt(store);
         for file in &self.files {
             let kind = match store.stat(&file.path)? {
+                Found::File(size) if size == file.size && corrupt.contains(&file.path) => DamageKind::Corrupt,
                 Found::File(size) if size == file.size => continue,
                 Found::File(found) => DamageKind::WrongSize { expected: file.size, found },
                 Found::Nothing => DamageKind::Missing,
@@ -114,6 +127,16 @@ impl Manifest {
             damages.push(Damage { path: file.path.clone(), kind });
         }
         Ok(damages)
+    }
+
+    /// Records which files were read and found corrupt, or that none were.
+    pub(crate) fn record_corrupt(store: &Store, paths: &[String]) -> Result<()> {
+        if paths.is_empty() {
+            return store.remove(CORRUPT);
+        }
+        let json = serde_json::to_vec(paths)
+            .map_err(|error| Error::disk("write", &store.path().join(CORRUPT), error))?;
+        store.write(CORRUPT, &json)
     }
 
     /// Writes the manifest into the folder `dir`, in one step and durably.
@@ -128,7 +151,16 @@ impl Manifest {
     }
 }
 
-/// Whether `dir` holds a whole copy: its manifest is there and every file has the size it says.
+/// The files of a copy that were found corrupt: names, as JSON. The next download mends them.
+const CORRUPT: &str = ".localmodel/corrupt.json";
+
+fn recorded_corrupt(store: &Store) -> Vec<String> {
+    let recorded = store.read(CORRUPT).ok().flatten();
+    recorded.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+}
+
+/// Whether `dir` holds a whole copy: its manifest is there and every file has the size it says, and
+/// none was found corrupt.
 pub fn is_complete(dir: &Path) -> bool {
     matches!(Manifest::read(dir), Ok(Some(manifest))
         if manifest.damaged(dir).is_ok_and(|damages| damages.is_empty()))

@@ -1,24 +1,26 @@
 //! `localmodel download`: puts a model's files into a folder, whole and verified, or says why not.
 //!
-//! A source URI becomes a [`plan`] (files with size and digest, at one commit), the [`transfer`] fetches
+//! A source URI becomes a [`plan`] (files with size and digest, at one commit), the [`engine`] fetches
 //! what the folder lacks, and the [`manifest`] is written last: its presence is what makes a copy complete.
-//! [`hub`] speaks the Hugging Face protocol, [`store`] owns the folder, [`retry`] the patience.
+//! [`source`] asks hubs and stores, [`store`] owns the folder, [`retry`] the patience.
 
+mod archive;
 mod cli;
 pub mod digest;
+pub mod engine;
 pub mod error;
-mod http;
-mod hub;
 mod job;
+pub mod learned;
 pub mod manifest;
-mod plan;
-mod progress;
+pub mod plan;
+pub mod progress;
 pub mod retry;
 pub mod select;
 pub mod settings;
 pub mod source;
 pub mod store;
-mod transfer;
+pub mod variables;
+pub mod verify;
 
 pub use cli::{Args, run};
 pub use error::{Error, Failure, Reason};
@@ -26,3 +28,4 @@ pub use job::download;
 pub use manifest::{Damage, DamageKind, Manifest, ManifestFile, is_complete};
 pub use progress::{ProgressReport, rate};
 pub use settings::Settings;
+pub use verify::verify;

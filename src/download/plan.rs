@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::error::Result;
-use super::manifest::{Damage, Manifest};
+use super::manifest::{Damage, Manifest, ManifestFile};
 use super::select::Selection;
 use super::store::{self, Store};
 
@@ -17,7 +17,7 @@ use super::store::{self, Store};
 pub struct Plan {
     /// The source URI, verbatim.
     pub source: String,
-    /// The commit.
+    /// The commit; empty where the source has no such thing.
     pub revision: String,
     /// As in the [`Manifest`].
     pub allow_patterns: Vec<String>,
@@ -39,6 +39,26 @@ pub struct PlannedFile {
     pub size: u64,
     /// What its bytes hash to.
     pub digest: Digest,
+    /// Which version of it is wanted, where the source tells versions apart by themselves: an `ETag`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+impl PlannedFile {
+    /// A file of which there is one version.
+    pub fn new(path: impl Into<String>, size: u64, digest: Digest) -> Self {
+        Self { path: path.into(), size, digest, version: None }
+    }
+
+    /// The entry in the manifest, once it is known that it hashes to this.
+    pub fn known_as(&self, sha256: String) -> ManifestFile {
+        ManifestFile { path: self.path.clone(), size: self.size, sha256 }
+    }
+
+    /// Whether there is a way to see that bytes are this file's.
+    pub fn can_be_told(&self) -> bool {
+        self.digest != Digest::Untold
+    }
 }
 
 /// Where a run begins.
@@ -97,10 +117,9 @@ impl Plan {
 
 impl From<&Manifest> for Plan {
     fn from(manifest: &Manifest) -> Self {
-        let planned = |file: &super::manifest::ManifestFile| PlannedFile {
-            path: file.path.clone(),
-            size: file.size,
-            digest: Digest::Sha256(file.sha256.clone()),
+        let planned = |file: &ManifestFile| PlannedFile {
+            version: manifest.versions.get(&file.path).cloned(),
+            ..PlannedFile::new(&file.path, file.size, Digest::Sha256(file.sha256.clone()))
         };
         Self {
             source: manifest.source.clone(),
@@ -129,7 +148,7 @@ pub fn start(
         if damage.is_empty() && (selected || manifest.adopted) {
             return None;
         }
-        if selected && !manifest.adopted && manifest.revision.is_some() {
+        if selected && !manifest.adopted && !manifest.unpacked && manifest.revision.is_some() {
             return Some(Start::Repair(manifest.into(), damage));
         }
     }
@@ -151,7 +170,7 @@ pub fn earlier_files(manifest: Option<&Manifest>, record: Option<&Plan>) -> Vec<
 
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::{DamageKind, ManifestFile};
+    use super::super::manifest::DamageKind;
     use super::*;
 
     const SOURCE: &str = "hf://o/m";
@@ -201,6 +220,14 @@ mod tests {
             ("a whole adopted copy", &some, Some(adopted.clone()), vec![], None, None),
             ("a damaged adopted copy", &all, Some(adopted), damage(), None, Some(ask(None, &["a"]))),
             ("a copy of something else", &all, Some(other.clone()), vec![], None, Some(ask(None, &["a"]))),
+            (
+                "a damaged copy out of an archive",
+                &all,
+                Some(Manifest { unpacked: true, ..manifest() }),
+                damage(),
+                None,
+                Some(ask(Some("c1"), &["a"])),
+            ),
             ("a killed run", &all, None, vec![], Some(record()), Some(Start::Resume(record()))),
             (
                 "a killed run over something else",

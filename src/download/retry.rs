@@ -54,6 +54,11 @@ pub struct Attempts<'a> {
 }
 
 impl Attempts<'_> {
+    /// Attempts that came to nothing since the last progress.
+    pub fn made(&self) -> usize {
+        self.made
+    }
+
     /// Something was achieved: the count begins anew.
     pub fn progressed(&mut self) {
         self.delays = self.policy.delays();

@@ -1,14 +1,17 @@
 //! How downloads are made: where the hub is, who asks, through which proxy, how patiently.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
+use indicatif::MultiProgress;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
+use super::engine::buffers::ALIGNMENT;
 use super::error::{Error, Result};
 use super::retry::Policy;
 use super::select::{Selection, parse_patterns};
+use super::source::Trust;
+use super::variables::Variables;
 
 /// The hub that is asked unless `HF_ENDPOINT` names another.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -22,20 +25,30 @@ pub struct Settings {
     pub token: Option<Token>,
     /// The files that are wanted.
     pub selection: Selection,
+    /// The environment, in which credentials of object stores and web servers are looked up.
+    pub variables: Variables,
     /// The proxies to go through.
     pub proxies: Proxies,
-    /// Files or folders of certificate authorities to trust in place of the usual ones.
-    pub ca_bundles: Vec<PathBuf>,
-    /// Files that are fetched at the same time.
+    /// Whose certificates are trusted.
+    pub trust: Trust,
+    /// Requests at the same time, for large files and for small ones each.
     pub streams: usize,
     /// The most bytes that are asked for in one request.
     pub segment: u64,
+    /// The bytes of a chunk: what is hashed, written and recorded at once, a multiple of 4096.
+    pub chunk: usize,
+    /// Chunks in memory: with [`Self::chunk`] this is what a download takes, whatever the model's size.
+    pub buffers: usize,
+    /// Files of at most this many bytes are fetched whole, beside the large ones.
+    pub small: u64,
     /// A connection that sends no byte for so long is given up.
     pub stall: Duration,
     /// How often a fault is answered by another attempt.
     pub retry: Policy,
     /// The time between two lines about the progress.
     pub progress_every: Duration,
+    /// Where bars are drawn in place of such lines: on a terminal.
+    pub bars: Option<MultiProgress>,
 }
 
 /// Addresses of proxies by the scheme of the request, as the usual environment variables name them.
@@ -84,19 +97,32 @@ impl Settings {
             endpoint: parse_endpoint(endpoint)?,
             token: None,
             selection: Selection::default(),
+            variables: Variables::default(),
             proxies: Proxies::default(),
-            ca_bundles: Vec::new(),
+            trust: Trust::default(),
             streams: 8,
             segment: 256 << 20,
+            chunk: 4 << 20,
+            buffers: 12,
+            small: 128 << 10,
             stall: Duration::from_secs(30),
             retry: Policy::default(),
             progress_every: Duration::from_secs(10),
+            bars: None,
         })
     }
 
-    /// The settings that the environment asks for; `variable` looks one up.
-    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let get = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    /// The same with so many bytes of memory for what is on its way to the disk.
+    #[must_use]
+    pub fn with_memory(self, bytes: usize) -> Self {
+        // Chunks that are too small cost a request each, those that are too large a lot after a kill.
+        let chunk = (bytes / self.buffers).clamp(64 << 10, 8 << 20).next_multiple_of(ALIGNMENT);
+        Self { chunk, buffers: (bytes / chunk).max(2), ..self }
+    }
+
+    /// The settings that the environment asks for.
+    pub fn from_env(variables: Variables) -> Result<Self> {
+        let get = |name: &str| variables.get(name).map(str::to_owned);
         // Proxies are written in small letters by some and in capitals by others.
         let either = |name: &str| get(&name.to_lowercase()).or_else(|| get(name));
         let patterns = |name| get(name).map(|value| parse_patterns(&value)).unwrap_or_default();
@@ -113,13 +139,14 @@ impl Settings {
                 all: either("ALL_PROXY"),
                 except: either("NO_PROXY"),
             },
-            ca_bundles: ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"]
-                .into_iter()
-                .filter_map(get)
-                .map(Into::into)
-                .collect(),
+            trust: Trust::from_env(&variables),
             ..Self::new(get("HF_ENDPOINT").as_deref().unwrap_or(DEFAULT_ENDPOINT))?
-        })
+        }
+        .with_variables(variables))
+    }
+
+    fn with_variables(self, variables: Variables) -> Self {
+        Self { variables, ..self }
     }
 }
 
@@ -137,12 +164,12 @@ fn parse_endpoint(endpoint: &str) -> Result<Url> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
-    fn from(variables: &[(&str, &str)]) -> Result<Settings> {
-        Settings::from_env(|name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
+    fn from<const N: usize>(variables: &[(&str, &str); N]) -> Result<Settings> {
+        Settings::from_env(Variables::try_from(*variables)?)
     }
 
     #[test]
@@ -164,7 +191,7 @@ mod tests {
         assert_eq!(settings.proxies.https.as_deref(), Some("http://small:1"));
         assert_eq!(settings.proxies.http.as_deref(), Some("http://capital:2"));
         assert_eq!(settings.proxies.except.as_deref(), Some("hub"));
-        assert_eq!(settings.ca_bundles, [PathBuf::from("/etc/ca.pem")]);
+        assert_eq!(settings.trust.only, [PathBuf::from("/etc/ca.pem")]);
         assert_eq!(settings.selection.allow_patterns(), ["*.json", "*.txt"]);
         assert!(settings.selection.ignore_patterns().is_empty());
         assert!(!format!("{settings:?}").contains("hf_secret"));
@@ -177,6 +204,19 @@ mod tests {
         assert!(settings.token.is_none());
         let old = from(&[("HUGGING_FACE_HUB_TOKEN", "old")]).unwrap();
         assert_eq!(old.token.unwrap().header().unwrap(), "Bearer old");
+    }
+
+    #[test]
+    fn memory_is_parted_into_buffers_that_fit_in_it() {
+        let settings = || Settings::new("http://hub").unwrap();
+        let usual = settings();
+        let parted = settings().with_memory(48 << 20);
+        assert_eq!((parted.chunk, parted.buffers), (usual.chunk, usual.buffers));
+        for mib in [1, 3, 7, 64, 100, 4096] {
+            let Settings { chunk, buffers, .. } = settings().with_memory(mib << 20);
+            assert!(chunk.is_multiple_of(ALIGNMENT) && chunk <= 8 << 20, "{mib}: {chunk}");
+            assert!(buffers >= 2 && chunk * buffers <= mib << 20, "{mib}: {buffers} of {chunk}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ async fn a_failure_is_one_line_for_people_and_one_for_kubernetes() {
     let world = World::llama().await;
     let log = world.dir.path().join("termination-log");
     for (source, reason) in
-        [("s3://bucket/model", "UnsupportedScheme"), ("hf://acme/tiny:v9", "RevisionNotFound")]
+        [("pvc://claim/model", "UnsupportedScheme"), ("hf://acme/tiny:v9", "RevisionNotFound")]
     {
         fs::write(&log, "what was here before, and longer than the failure is going to be".repeat(20))
             .unwrap();

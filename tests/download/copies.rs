@@ -8,10 +8,10 @@ use localmodel::download::{Manifest, ManifestFile, Settings, download, is_comple
 use localmodel_hub::{Fault, FaultKind, Model, Origin};
 use sha2::{Digest, Sha256};
 
-use crate::{REPO, SHARD, SOURCE, World, eventually, state_of};
+use crate::{REPO, SHARD, SOURCE, World, eventually};
 
 fn sha256(bytes: &[u8]) -> String {
-    format!("{:x}", Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// A repository whose `main` has moved on: a shard and a small file changed, one left, one came.
@@ -134,8 +134,6 @@ async fn a_run_cut_short_is_not_believed_and_the_next_goes_on_at_the_same_commit
         () = eventually("the others are there", || others.iter().all(|path| dest.join(path).exists())) => {}
     }
     assert!(!is_complete(&dest) && !dest.join(SHARD).exists());
-    eventually("the unfinished file is gone", || state_of(&dest) == ["lock", "plan.json", "progress.json"])
-        .await;
 
     world.hub.clear_faults();
     world.hub.clear_requests();

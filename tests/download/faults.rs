@@ -29,6 +29,8 @@ async fn faults_that_pass_cost_a_request_and_nothing_else() {
         Fault::once("", too_many(RateHeader::RetryAfter)).at(Origin::Cdn),
         Fault::once("", FaultKind::IgnoreRange).at(Origin::Cdn),
         Fault::once("", FaultKind::ShortBody).at(Origin::Cdn),
+        Fault::once("", FaultKind::LongBody).at(Origin::Cdn),
+        Fault::once("config.json", FaultKind::LongBody),
         Fault::once("", FaultKind::FlipByte).at(Origin::Cdn),
         Fault::once("", FaultKind::Hold).at(Origin::Cdn),
         Fault::once("", FaultKind::Cut { after: 0 }).at(Origin::Cdn),
@@ -57,7 +59,7 @@ async fn a_cut_body_goes_on_at_the_byte_where_it_stopped() {
     let starts = starts(&cdn);
     assert_eq!(starts.len(), 3);
     assert!(starts[0] == 0 && starts[1] > 0 && starts[1] <= 100_000 && starts[2] > starts[1], "{starts:?}");
-    assert_eq!(hub.len(), 3, "the link is resolved again each time");
+    assert_eq!(hub.len(), 1, "the address is still good");
 }
 
 #[tokio::test]
@@ -79,6 +81,50 @@ async fn a_server_that_ignores_all_ranges_serves_files_of_several_segments() {
     download(&settings, SOURCE, &world.dest()).await.unwrap();
     world.assert_copy_of("main");
     assert_eq!(world.asked(Origin::Cdn).len(), 2, "one answer is the whole of each shard");
+}
+
+#[tokio::test]
+async fn an_expired_link_is_resolved_again_and_the_transfer_goes_on_at_the_same_byte() {
+    let world = World::llama().await;
+    world.hub.fault(Fault::once(SHARD, FaultKind::Cut { after: 100_000 }).at(Origin::Cdn));
+    world.hub.fault(Fault::once(SHARD, FaultKind::ExpiredSignature).at(Origin::Cdn));
+    world.run().await.unwrap();
+    world.assert_copy_of("main");
+    let (cdn, hub): (Vec<_>, Vec<_>) =
+        world.hub.requests_of(SHARD).into_iter().partition(|request| request.origin == Origin::Cdn);
+    let starts = starts(&cdn);
+    assert!(starts.len() == 3 && starts[1] > 0 && starts[1] == starts[2], "{starts:?}");
+    assert_eq!((cdn[1].status, hub.len()), (403, 2));
+}
+
+#[tokio::test]
+async fn sizes_that_lie_are_never_believed_and_never_fill_the_disk() {
+    for (by, reason) in [
+        (1, Reason::SourceUnavailable),
+        (-1, Reason::SourceUnavailable),
+        (1 << 20, Reason::SourceUnavailable),
+        (1 << 60, Reason::DiskFull),
+    ] {
+        let world = World::llama().await;
+        world.hub.fault(Fault::always("/tree/", FaultKind::WrongSizes(by)));
+        let error = world.run().await.unwrap_err();
+        assert_eq!(error.reason(), reason, "{by}: {error}");
+        assert!(!is_complete(&world.dest()) && !world.dest().join(SHARD).exists(), "{by}");
+        assert_eq!(world.hub.requests_of("/resolve/").is_empty(), reason == Reason::DiskFull, "{by}");
+    }
+}
+
+#[tokio::test]
+async fn ranges_of_one_file_come_in_parallel_behind_one_look_up() {
+    let world = World::llama().await;
+    let settings = Settings { chunk: 8 << 10, small: 1 << 10, ..world.settings() };
+    world.hub.fault(Fault::always("", FaultKind::Cut { after: 3000 }).at(Origin::Cdn).times(40));
+    download(&settings, SOURCE, &world.dest()).await.unwrap();
+    world.assert_copy_of("main");
+    let (cdn, hub): (Vec<_>, Vec<_>) =
+        world.hub.requests_of(SHARD).into_iter().partition(|request| request.origin == Origin::Cdn);
+    assert!(cdn.len() > 20, "{}", cdn.len());
+    assert_eq!(hub.len(), 1);
 }
 
 #[tokio::test]

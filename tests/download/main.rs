@@ -4,8 +4,11 @@
 mod cli;
 mod copies;
 mod faults;
+mod others;
 mod refusals;
+mod resume;
 mod tls;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use localmodel::download::settings::{Proxies, Token};
+use localmodel::download::source::Trust;
 use localmodel::download::{Reason, Settings, download};
 use localmodel_hub::{Access, Model, Origin, STRANGER_TOKEN, TOKEN};
 
@@ -121,7 +122,8 @@ async fn a_bundle_of_authorities_that_cannot_be_read_is_named() {
     let empty = world.dir.path().join("empty.pem");
     fs::write(&empty, "").unwrap();
     for bundle in [empty, world.dir.path().join("absent.pem")] {
-        let settings = Settings { ca_bundles: vec![bundle], ..world.settings() };
+        let settings =
+            Settings { trust: Trust { only: vec![bundle], ..Trust::default() }, ..world.settings() };
         let error = download(&settings, SOURCE, &world.dest()).await.unwrap_err();
         assert_eq!(error.reason(), Reason::InvalidConfiguration);
         assert!(error.to_string().contains("SSL_CERT_FILE") && error.to_string().contains(".pem"), "{error}");

@@ -1,8 +1,10 @@
 //! Whose certificates are trusted: `SSL_CERT_FILE` and `REQUESTS_CA_BUNDLE` (F2).
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use localmodel::download::source::Trust;
 use localmodel::download::{Reason, Settings, download};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::ServerConfig;
@@ -37,6 +39,10 @@ async fn tls_hub() -> (String, String) {
     (endpoint, cert.pem())
 }
 
+fn only(bundle: PathBuf) -> Trust {
+    Trust { only: vec![bundle], ..Trust::default() }
+}
+
 #[tokio::test]
 async fn a_certificate_is_trusted_when_the_bundle_says_so_and_else_not() {
     let world = World::llama().await;
@@ -50,7 +56,7 @@ async fn a_certificate_is_trusted_when_the_bundle_says_so_and_else_not() {
     assert!(error.to_string().contains("SSL_CERT_FILE") && error.to_string().contains(&endpoint), "{error}");
 
     for trusted in [bundle.clone(), world.dir.path().to_owned()] {
-        let settings = Settings { ca_bundles: vec![trusted], ..hub.clone() };
+        let settings = Settings { trust: only(trusted), ..hub.clone() };
         let error = download(&settings, SOURCE, &world.dest()).await.unwrap_err();
         assert_eq!(error.reason(), Reason::RevisionNotFound, "{error}");
     }

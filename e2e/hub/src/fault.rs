@@ -52,7 +52,8 @@ impl Fault {
         let longer_than = |after: u64| content && answer.body.len() as u64 > after;
         let possible = match &self.kind {
             FaultKind::IgnoreRange => answer.status == 206,
-            FaultKind::ShortBody | FaultKind::FlipByte => longer_than(1),
+            FaultKind::ShortBody | FaultKind::LongBody | FaultKind::FlipByte => longer_than(1),
+            FaultKind::WrongSizes(_) => content && request.path.contains("/tree/"),
             FaultKind::Throttle { .. } => longer_than(0),
             FaultKind::Cut { after } | FaultKind::Stall { after } => longer_than(*after),
             FaultKind::ExpiredSignature => request.origin == Origin::Cdn || answer.status == 302,
@@ -82,6 +83,10 @@ pub enum FaultKind {
     IgnoreRange,
     /// The second half of the body is missing; `Content-Length` fits what is sent, `Content-Range` does not.
     ShortBody,
+    /// The body is there twice, one behind the other, whatever `Content-Range` says.
+    LongBody,
+    /// A tree tells sizes that are so many bytes larger (or smaller, below zero) than the files are.
+    WrongSizes(i64),
     /// One bit in the middle of the body is wrong.
     FlipByte,
     /// At the CDN: the signed URL is refused as expired. At the hub: it hands out one that has expired.

@@ -150,8 +150,12 @@ async fn answers(
         }
         let chunk = &buffer[..length];
         let end = match &mut current {
-            None => client.write_all(chunk).await.map(|()| false)?,
-            Some(shaper) => shaper.pass(chunk, &mut client).await?,
+            None => {
+                client.write_all(chunk).await?;
+                state.count_sent(chunk.len());
+                false
+            }
+            Some(shaper) => shaper.pass(chunk, &mut client, state).await?,
         };
         if end {
             return Ok(());
@@ -174,7 +178,7 @@ impl Shaper {
     }
 
     /// Passes bytes of the answer on; true when the connection is to be closed.
-    async fn pass(&mut self, chunk: &[u8], client: &mut OwnedWriteHalf) -> io::Result<bool> {
+    async fn pass(&mut self, chunk: &[u8], client: &mut OwnedWriteHalf, state: &State) -> io::Result<bool> {
         if self.effect.shape == Shape::Hold {
             self.released().await;
         }
@@ -206,8 +210,12 @@ impl Shaper {
                     return Ok(true);
                 }
             }
-            Shape::Throttle(rate) => self.trickle(rate, &body, client).await?,
+            Shape::Throttle(rate) => {
+                self.trickle(rate, &body, client, state).await?;
+                return Ok(false);
+            }
         }
+        state.count_sent(body.len());
         self.sent += body.len() as u64;
         Ok(false)
     }
@@ -217,11 +225,18 @@ impl Shaper {
         usize::try_from(after.saturating_sub(self.sent)).map_or(body.len(), |left| left.min(body.len()))
     }
 
-    async fn trickle(&mut self, rate: u64, body: &[u8], client: &mut OwnedWriteHalf) -> io::Result<()> {
+    async fn trickle(
+        &mut self,
+        rate: u64,
+        body: &[u8],
+        client: &mut OwnedWriteHalf,
+        state: &State,
+    ) -> io::Result<()> {
         let ticks = u64::try_from(Duration::from_secs(1).as_millis() / TICK.as_millis()).unwrap_or(1);
         let slice = usize::try_from(rate / ticks).unwrap_or(usize::MAX).max(1);
         for part in body.chunks(slice) {
             client.write_all(part).await?;
+            state.count_sent(part.len());
             let _ = timeout(TICK, self.released()).await;
         }
         Ok(())

@@ -195,6 +195,11 @@ impl Hub {
         Ok(tree.iter().map(|(path, blob)| (path.clone(), blob.sha256())).collect())
     }
 
+    /// Bytes that both servers have sent so far, in answers of any kind.
+    pub fn sent(&self) -> u64 {
+        self.state.sent()
+    }
+
     /// Entries on a page of a tree; 1000 unless told otherwise.
     pub fn set_page_size(&self, entries: usize) {
         self.state.set_page_size(entries);

@@ -1,6 +1,7 @@
 //! What both servers share: repositories, faults, and the record of requests.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -94,6 +95,8 @@ pub struct State {
     /// What the relays are to do with answers on their way, by connection.
     effects: Mutex<BTreeMap<u64, Effect>>,
     page_size: Mutex<usize>,
+    /// Bytes of answers that were handed to clients' connections.
+    sent: AtomicU64,
     /// The CDN's origin in signed URLs, such as `http://127.0.0.1:4711`.
     pub public_cdn: String,
 }
@@ -109,6 +112,7 @@ impl State {
             requests: Mutex::default(),
             effects: Mutex::default(),
             page_size: Mutex::new(PAGE_SIZE),
+            sent: AtomicU64::new(0),
             public_cdn,
         }
     }
@@ -169,6 +173,14 @@ impl State {
             FaultKind::ExpiredSignature => self.route(origin, &Call { expired: true, ..call.clone() }),
             FaultKind::ShortBody => {
                 answer.body.truncate(answer.body.len() / 2);
+                answer
+            }
+            FaultKind::LongBody => {
+                answer.body.extend_from_within(..);
+                answer
+            }
+            FaultKind::WrongSizes(by) => {
+                answer.body = with_wrong_sizes(&answer.body, *by);
                 answer
             }
             FaultKind::FlipByte => {
@@ -275,6 +287,15 @@ impl State {
         lock(&self.repos).get(name).map(look)
     }
 
+    pub fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of answers so far, those that a connection took down with it included.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     pub fn page_size(&self) -> usize {
         *lock(&self.page_size)
     }
@@ -282,6 +303,21 @@ impl State {
     pub fn set_page_size(&self, entries: usize) {
         *lock(&self.page_size) = entries.max(1);
     }
+}
+
+/// A page of a tree whose files have other sizes.
+fn with_wrong_sizes(tree: &[u8], by: i64) -> Vec<u8> {
+    let mut tree: serde_json::Value = serde_json::from_slice(tree).unwrap_or_default();
+    let wrong = |size: &mut serde_json::Value| {
+        *size = size.as_i64().unwrap_or_default().saturating_add(by).max(0).into();
+    };
+    for entry in tree.as_array_mut().into_iter().flatten() {
+        wrong(&mut entry["size"]);
+        if entry.get("lfs").is_some() {
+            wrong(&mut entry["lfs"]["size"]);
+        }
+    }
+    tree.to_string().into_bytes()
 }
 
 fn too_many_requests(seconds: u64, header: RateHeader) -> Answer {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -67,12 +67,23 @@ fn read_below(root: &Path, folder: &Path, found: &mut BTreeMap<String, (u64, Str
             read_below(root, &path, found)?;
             continue;
         }
-        let mut digest = Sha256::new();
-        let size = io::copy(&mut File::open(&path)?, &mut digest)?;
         let name = path.strip_prefix(root).map_err(io::Error::other)?.to_string_lossy().into_owned();
-        found.insert(name, (size, hex::encode(digest.finalize())));
+        found.insert(name, size_and_digest(File::open(&path)?)?);
     }
     Ok(())
+}
+
+fn size_and_digest(mut file: impl Read) -> io::Result<(u64, String)> {
+    let (mut size, mut digest, mut buffer) = (0, Sha256::new(), vec![0; 64 << 10]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((size, hex::encode(digest.finalize()))),
+            read => {
+                size += read as u64;
+                digest.update(&buffer[..read]);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

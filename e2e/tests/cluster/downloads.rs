@@ -45,6 +45,25 @@ async fn a_wrong_token_and_a_missing_repository_say_so_while_another_cache_succe
 }
 
 #[tokio::test]
+async fn a_model_larger_than_the_containers_memory_is_downloaded_in_128_mi() {
+    beside_others("small", |world| async move {
+        world.group().await?;
+        world.join(WORKERS[0]).await?;
+        let model = ModelSpec { access: Access::Gated, ..ModelSpec::new("small-memory/m", 300_000_000, 3) };
+        world.hub.add_model(&model).await?;
+        secret("small-secret", localmodel_hub::TOKEN).await?;
+        let limited = container(&world, "hf://small-memory/", "small-secret")
+            .replace("    env:\n", "    resources: {limits: {memory: 128Mi}}\n    env:\n");
+        apply(&limited).await?;
+        world.cache("m", "hf://small-memory/m").await?;
+        let available = world.until_available("m", 1, 1).await.map(drop);
+        kubectl(&["delete", "secret", "small-secret", "-n", JOBS]).await?;
+        available
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_missing_secret_is_a_reason_and_not_an_endless_silence() {
     beside_others("absent", |world| async move {
         world.group().await?;

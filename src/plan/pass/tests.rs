@@ -256,7 +256,8 @@ fn an_area_that_cannot_be_written_fails_its_own_models_only() {
 #[test]
 fn the_gate_says_what_the_status_says_and_how_far_a_download_is() {
     let mut world = world().job(job("j", JobPhase::Running));
-    world.progress.insert(root(), ProgressReport { bytes_done: 4, bytes_total: 10 });
+    let progress = ProgressReport { bytes_done: 4, bytes_total: 10, ..ProgressReport::default() };
+    world.progress.insert(root(), progress);
     let outcome = world.pass();
     let gate = json!({"phase": "ModelDownloading", "bytesDone": 4, "bytesTotal": 10});
     assert_eq!(json!(outcome.gates[&root()]), gate);

@@ -5,21 +5,25 @@
 //! following symlinks, so that neither a name from the hub nor something planted in the folder can lead
 //! out of it. What exists already is never given another owner or mode.
 
+mod scan;
+mod unfinished;
+
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
+
+pub use unfinished::{JournalFile, Part, Unfinished};
 
 use super::error::{Error, Result};
 
 /// The folder inside a copy that is ours: manifest, lock and unfinished files.
 pub const STATE_DIR: &str = ".localmodel";
 
-const SUFFIX: &str = ".incomplete";
 /// Modes as a umask leaves them.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 const DIR_MODE: Mode = Mode::from_raw_mode(0o777);
@@ -42,6 +46,8 @@ pub enum Found {
 pub struct Store {
     root: OwnedFd,
     path: PathBuf,
+    /// The lock of whoever writes: it ends with the last thread that may still be writing.
+    held: OnceLock<Lock>,
 }
 
 /// The right to write a folder; it ends with this value, and so with its process.
@@ -96,7 +102,7 @@ impl Store {
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         // The folder itself is the caller's word: here alone a symlink is followed.
         match rustix::fs::open(path, OPEN_DIR.difference(OFlags::NOFOLLOW), Mode::empty()) {
-            Ok(root) => Ok(Some(Self { root, path: path.to_owned() })),
+            Ok(root) => Ok(Some(Self { root, path: path.to_owned(), held: OnceLock::new() })),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -124,6 +130,12 @@ impl Store {
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(self.failure("lock", NAME, error)),
         }
+    }
+
+    /// Keeps the lock as long as this value.
+    pub fn keep(&self, lock: Lock) {
+        // A second one would be the same right once more.
+        let _ = self.held.set(lock);
     }
 
     /// What stands at `path`.
@@ -178,32 +190,29 @@ impl Store {
         }
     }
 
-    /// Removes the unfinished files that a killed process left behind; the caller holds the [`Lock`].
-    pub fn remove_unfinished(&self) -> Result<()> {
+    /// Removes the unfinished files of earlier runs that are of none of these paths; the caller holds the
+    /// [`Lock`].
+    pub fn remove_left_over(&self, paths: &[&str]) -> Result<()> {
         let failed = |error: Errno| self.failure("clean up", STATE_DIR, error);
         let folder = self.folder(&[STATE_DIR], false).map_err(failed)?;
         for entry in rustix::fs::Dir::read_from(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if entry.file_name().to_bytes().ends_with(SUFFIX.as_bytes()) {
+            let name = entry.file_name().to_string_lossy();
+            if unfinished::is_left_over(&name, paths.iter().copied()) {
                 rustix::fs::unlinkat(&folder, entry.file_name(), AtFlags::empty()).map_err(failed)?;
             }
         }
         Ok(())
     }
 
-    /// Begins the file that will stand at `path`, empty and unseen until [`Unfinished::place`].
-    pub fn unfinished(&self, path: &str) -> Result<Unfinished<'_>> {
-        let name = unfinished_name(path);
-        let failed = |error| self.failure("create", &format!("{STATE_DIR}/{name}"), error);
-        let folder = self.folder(&[STATE_DIR], false).map_err(failed)?;
-        match rustix::fs::unlinkat(&folder, &name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(failed(error)),
-        }
-        // Exclusive, so that what is written here is no other file's second name.
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&folder, &name, flags, FILE_MODE).map_err(failed)?;
-        Ok(Unfinished { store: self, folder, name, file: File::from(fd), placed: false })
+    /// Puts a file and its name on the disk.
+    pub fn sync(&self, path: &str) -> Result<()> {
+        let synced = self.parent(path, false).and_then(|(folder, leaf)| {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::fsync(rustix::fs::openat(&folder, leaf, flags, Mode::empty())?)?;
+            rustix::fs::fsync(&folder)
+        });
+        synced.map_err(|error| self.failure("write", path, error))
     }
 
     fn open_at(&self, path: &str, flags: OFlags) -> rustix::io::Result<File> {
@@ -245,192 +254,5 @@ impl Store {
     }
 }
 
-/// The name under which a file grows: flat, and the same in each run.
-fn unfinished_name(path: &str) -> String {
-    format!("{}{SUFFIX}", hex::encode(&Sha256::digest(path.as_bytes())[..8]))
-}
-
-/// A file that is being written under [`STATE_DIR`]; it goes when it is dropped before its time.
-#[derive(Debug)]
-pub struct Unfinished<'a> {
-    store: &'a Store,
-    folder: OwnedFd,
-    name: String,
-    file: File,
-    placed: bool,
-}
-
-impl Unfinished<'_> {
-    /// Takes the room for the whole file, so that a full disk shows before the transfer.
-    pub fn reserve(&self, size: u64) -> Result<()> {
-        if size == 0 {
-            return Ok(());
-        }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, size) {
-            // Some file systems cannot; there the write that fails will say so.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(error) => Err(self.failure("reserve room for", error)),
-        }
-    }
-
-    /// Appends bytes.
-    pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| self.failure("write", error))
-    }
-
-    /// Makes the file durable and gives it its name, replacing what had it.
-    pub fn place(mut self, path: &str) -> Result<()> {
-        self.file.sync_all().map_err(|error| self.failure("write", error))?;
-        let placed = self.store.parent(path, true).and_then(|(folder, leaf)| {
-            rustix::fs::renameat(&self.folder, &self.name, &folder, leaf)?;
-            rustix::fs::fsync(&folder)
-        });
-        placed.map_err(|error| self.store.failure("place", path, error))?;
-        self.placed = true;
-        Ok(())
-    }
-
-    fn failure(&self, action: &'static str, error: impl Into<io::Error>) -> Error {
-        Error::disk(action, &self.store.path.join(STATE_DIR).join(&self.name), error)
-    }
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if !self.placed {
-            // If it cannot be removed, the next run tries again.
-            let _ = rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty());
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-
-    use super::*;
-    use crate::download::error::Reason;
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::create(&dir.path().join("deep/down")).unwrap();
-        (dir, store)
-    }
-
-    #[test]
-    fn names_that_lead_out_of_the_folder_or_into_our_own_are_refused() {
-        let too_long = "x".repeat(256);
-        for name in [
-            "",
-            "/",
-            "/abs",
-            "../x",
-            "a/../../b",
-            "a/..",
-            "..",
-            ".",
-            "./a",
-            "a//b",
-            "a/",
-            "a\0b",
-            "a\nb",
-            &too_long,
-            ".localmodel/manifest.json",
-            ".localmodel",
-            ".LocalModel/x",
-        ] {
-            assert!(matches!(check_name(name), Err(Error::UnsafeName { .. })), "{name:?}");
-        }
-        for name in ["a", "a/b.c", "..a", "a..", "...", ".gitattributes", "a/.localmodel", "ü/%20 ?#", "a\\b"]
-        {
-            assert!(check_name(name).is_ok(), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_file_is_seen_only_when_it_is_placed() {
-        let (_dir, store) = store();
-        let mut file = store.unfinished("a/b/c").unwrap();
-        file.reserve(5).unwrap();
-        file.write_all(b"hello").unwrap();
-        assert_eq!(store.stat("a/b/c").unwrap(), Found::Nothing);
-        file.place("a/b/c").unwrap();
-        assert_eq!(store.stat("a/b/c").unwrap(), Found::File(5));
-        assert_eq!(store.read("a/b/c").unwrap().unwrap(), b"hello");
-        drop(store.unfinished("a/b/d").unwrap());
-        let left = fs::read_dir(store.path().join(STATE_DIR)).unwrap().count();
-        assert_eq!(left, 0, "a dropped file leaves nothing");
-    }
-
-    #[test]
-    fn symlinks_are_never_followed_out_of_the_folder() {
-        let (_dir, store) = store();
-        let outside = tempfile::tempdir().unwrap();
-        fs::write(outside.path().join("kept"), "kept").unwrap();
-        symlink(outside.path(), store.path().join("away")).unwrap();
-        symlink(outside.path().join("kept"), store.path().join("leaf")).unwrap();
-        let error = store.write("away/kept", b"evil").unwrap_err();
-        assert_eq!(error.reason(), Reason::UnsafeFileName);
-        assert!(error.to_string().contains("away/kept"), "{error}");
-        assert_eq!(store.read("leaf").unwrap_err().reason(), Reason::UnsafeFileName);
-        // A link in place of the file itself is replaced, not written through.
-        store.write("leaf", b"ours").unwrap();
-        assert!(fs::symlink_metadata(store.path().join("leaf")).unwrap().is_file());
-        assert!(store.remove("away/kept").is_err());
-        let names: Vec<_> = fs::read_dir(outside.path()).unwrap().collect();
-        assert_eq!(names.len(), 1);
-        assert_eq!(fs::read(outside.path().join("kept")).unwrap(), b"kept");
-    }
-
-    #[test]
-    fn our_own_folder_may_not_be_a_symlink() {
-        let dir = tempfile::tempdir().unwrap();
-        let outside = tempfile::tempdir().unwrap();
-        symlink(outside.path(), dir.path().join(STATE_DIR)).unwrap();
-        assert_eq!(Store::create(dir.path()).unwrap_err().reason(), Reason::UnsafeFileName);
-        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_second_name_of_an_unfinished_file_is_not_written_through() {
-        let (_dir, store) = store();
-        fs::write(store.path().join("other"), "other").unwrap();
-        let planted = store.path().join(STATE_DIR).join(unfinished_name("a"));
-        fs::hard_link(store.path().join("other"), planted).unwrap();
-        store.write("a", b"ours").unwrap();
-        assert_eq!(fs::read(store.path().join("other")).unwrap(), b"other");
-    }
-
-    #[test]
-    fn only_unfinished_files_are_cleaned_up() {
-        let (_dir, store) = store();
-        store.write(".localmodel/plan.json", b"{}").unwrap();
-        fs::write(store.path().join(".localmodel/0123.incomplete"), "x").unwrap();
-        store.remove_unfinished().unwrap();
-        let left: Vec<_> =
-            fs::read_dir(store.path().join(STATE_DIR)).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["plan.json"]);
-    }
-
-    #[test]
-    fn a_folder_that_exists_keeps_its_mode_and_gives_its_group_on() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o2770)).unwrap();
-        let store = Store::create(dir.path()).unwrap();
-        store.write("sub/a", b"1").unwrap();
-        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o7777, 0o2770);
-        let sub = fs::metadata(dir.path().join("sub")).unwrap();
-        assert_eq!(sub.mode() & 0o2000, 0o2000, "setgid is inherited");
-    }
-
-    #[test]
-    fn the_lock_is_one_processs_until_it_is_released() {
-        let (_dir, store) = store();
-        let other = Store::open(store.path()).unwrap().unwrap();
-        let lock = store.try_lock().unwrap();
-        assert!(lock.is_some() && other.try_lock().unwrap().is_none());
-        drop(lock);
-        assert!(other.try_lock().unwrap().is_some());
-    }
-}
+mod tests;

@@ -3,17 +3,17 @@
 
 use std::error::Error as _;
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
-use reqwest::{Certificate, Client, NoProxy, Proxy, Response, Url};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
+use reqwest::{Client, NoProxy, Proxy, Response, Url};
 use tokio::time::timeout;
 
-use super::error::{Error, Fault, Result};
-use super::retry::Pause;
-use super::settings::Settings;
+use super::trust::Trust;
+use crate::download::error::{Error, Fault, Result};
+use crate::download::retry::Pause;
+use crate::download::settings::Settings;
 
 const MOST_REDIRECTS: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Http {
     client: Client,
     endpoint: Url,
-    authorization: Option<HeaderValue>,
+    /// Sent to the endpoint's own origin only: the token is among them.
+    headers: HeaderMap,
     stall: Duration,
     /// The pause that a 429 puts on all requests.
     pub pause: Pause,
@@ -41,25 +42,19 @@ pub struct Answer {
 }
 
 impl Http {
-    /// A client with these settings.
+    /// A client of the hub, with its token.
     pub fn new(settings: &Settings) -> Result<Self> {
-        let mut builder = Client::builder()
-            .user_agent(concat!("localmodel/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tls_certs_only(roots(&settings.ca_bundles)?)
-            .no_proxy();
-        for proxy in proxies(settings)? {
-            builder = builder.proxy(proxy);
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &settings.token {
+            headers.insert(AUTHORIZATION, token.header()?);
         }
-        let client = builder.build().map_err(|error| Error::InvalidSetting {
-            name: "the HTTP client's configuration",
-            why: causes(error),
-        })?;
-        let authorization = settings.token.as_ref().map(super::settings::Token::header).transpose()?;
-        let endpoint = settings.endpoint.clone();
-        Ok(Self { client, endpoint, authorization, stall: settings.stall, pause: Pause::default() })
+        Self::with(settings, settings.endpoint.clone(), headers)
+    }
+
+    /// A client of the endpoint's origin, which alone gets these headers.
+    pub fn with(settings: &Settings, endpoint: Url, headers: HeaderMap) -> Result<Self> {
+        let client = client(settings, &settings.trust)?;
+        Ok(Self { client, endpoint, headers, stall: settings.stall, pause: Pause::default() })
     }
 
     /// The endpoint's address.
@@ -69,7 +64,7 @@ impl Http {
 
     /// Whether requests to the endpoint carry a token.
     pub fn has_token(&self) -> bool {
-        self.authorization.is_some()
+        self.headers.contains_key(AUTHORIZATION)
     }
 
     /// Sends GET for `range` (or all) of `url` and follows redirects; any other status is an answer.
@@ -94,8 +89,8 @@ impl Http {
         if let Some(range) = range {
             request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
         }
-        if let (true, Some(value)) = (with_token, &self.authorization) {
-            request = request.header(AUTHORIZATION, value.clone());
+        if with_token {
+            request = request.headers(self.headers.clone());
         }
         match timeout(self.stall, request.send()).await {
             Ok(sent) => sent.map_err(|error| connection_error(url, error)),
@@ -137,6 +132,25 @@ impl Answer {
         }
         Ok(body)
     }
+}
+
+/// A client with these proxies, which trusts these certificates and follows no redirect by itself.
+pub fn client(settings: &Settings, trust: &Trust) -> Result<Client> {
+    let mut builder = Client::builder()
+        .user_agent(concat!("localmodel/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tls_danger_accept_invalid_certs(trust.anybody)
+        .tls_certs_only(trust.roots()?)
+        .no_proxy();
+    for proxy in proxies(settings)? {
+        builder = builder.proxy(proxy);
+    }
+    builder.build().map_err(|error| Error::InvalidSetting {
+        name: "the HTTP client's configuration",
+        why: causes(error),
+    })
 }
 
 /// An address without what may be secret in it.
@@ -192,34 +206,6 @@ fn causes(error: reqwest::Error) -> String {
         cause = current.source();
     }
     text
-}
-
-/// The certificate authorities to trust: the given bundles in place of all else, or the system's store, or
-/// (as in an image without one) Mozilla's list, which the binary carries.
-fn roots(bundles: &[std::path::PathBuf]) -> Result<Vec<Certificate>> {
-    let mut found = Vec::new();
-    for bundle in bundles {
-        found.extend(bundle_certificates(bundle)?);
-    }
-    if bundles.is_empty() {
-        found = rustls_native_certs::load_native_certs().certs;
-    }
-    if found.is_empty() {
-        found = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
-    }
-    // Stores of systems hold a few certificates that cannot be used; they are left out, as everywhere.
-    Ok(found.iter().filter_map(|der| Certificate::from_der(der).ok()).collect())
-}
-
-fn bundle_certificates(bundle: &Path) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>> {
-    let (file, folder) = if bundle.is_dir() { (None, Some(bundle)) } else { (Some(bundle), None) };
-    let loaded = rustls_native_certs::load_certs_from_paths(file, folder);
-    let why = match loaded.errors.first() {
-        Some(error) => error.to_string(),
-        None if loaded.certs.is_empty() => format!("{} holds no certificate", bundle.display()),
-        None => return Ok(loaded.certs),
-    };
-    Err(Error::InvalidSetting { name: "SSL_CERT_FILE or REQUESTS_CA_BUNDLE", why })
 }
 
 fn proxies(settings: &Settings) -> Result<Vec<Proxy>> {

@@ -7,16 +7,14 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use reqwest::Url;
-use serde::Deserialize;
 
-use super::digest::Digest;
-use super::error::{Error, Fault, Result};
 use super::http::{Answer, Http, plain};
-use super::plan::PlannedFile;
-use super::retry::{Pause, Policy, passing_status};
-use super::settings::Settings;
-use super::source::{Body, Repository, is_commit};
-use super::store;
+use super::{Body, Link, Repository, is_commit, protocol};
+use crate::download::error::{Error, Fault, Result};
+use crate::download::plan::PlannedFile;
+use crate::download::retry::{Pause, Policy, passing_status};
+use crate::download::settings::Settings;
+use crate::download::store::check_name;
 
 /// The most bytes of one answer of the API: a page of 1000 files has some 300 kB.
 const MOST_JSON: usize = 16 << 20;
@@ -49,28 +47,6 @@ struct Refusal<'a> {
     message: Option<&'a str>,
 }
 
-#[derive(Deserialize)]
-struct Revision {
-    sha: String,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    r#type: String,
-    path: String,
-    #[serde(default)]
-    size: u64,
-    #[serde(default)]
-    oid: String,
-    lfs: Option<Lfs>,
-}
-
-#[derive(Deserialize)]
-struct Lfs {
-    oid: String,
-    size: u64,
-}
-
 impl Hub {
     /// A client for `repository`.
     pub fn new(repository: Repository, settings: &Settings) -> Result<Self> {
@@ -82,6 +58,11 @@ impl Hub {
         &self.http.pause
     }
 
+    /// The repository's address.
+    pub fn place(&self) -> String {
+        format!("{}{}", self.http.endpoint(), self.repository)
+    }
+
     /// The commit that the repository's revision is now.
     pub async fn commit(&self) -> Result<String> {
         let Repository { owner, model, revision } = &self.repository;
@@ -90,8 +71,7 @@ impl Hub {
         }
         let url = self.url(["api", "models", owner, model, "revision", revision]);
         let (answer, json) = self.ask(url, Asked::Revision(revision)).await?;
-        let Revision { sha } = serde_json::from_slice(&json).map_err(|error| bad(&answer.url, &error))?;
-        if is_commit(&sha) { Ok(sha) } else { Err(bad(&answer.url, &"its sha is not a commit id")) }
+        protocol::commit(&json).map_err(|why| bad(&answer.url, &why))
     }
 
     /// All files of a commit.
@@ -103,15 +83,15 @@ impl Hub {
         let mut names = HashSet::new();
         for _ in 0..MOST_PAGES {
             let (answer, json) = self.ask(url, Asked::Tree { commit }).await?;
-            let page: Vec<Entry> = serde_json::from_slice(&json).map_err(|error| bad(&answer.url, &error))?;
-            for entry in page.into_iter().filter(|entry| entry.r#type == "file") {
-                let file = entry.planned(&answer.url)?;
+            let page = protocol::tree_page(&json).map_err(|why| bad(&answer.url, &why))?;
+            for file in page {
+                check_name(&file.path)?;
                 if !names.insert(file.path.clone()) {
                     return Err(bad(&answer.url, &format!("the file {:?} is there twice", file.path)));
                 }
                 files.push(file);
             }
-            match answer.header("link").and_then(next_page) {
+            match answer.header("link").and_then(protocol::next_page) {
                 Some(next) => url = self.page_url(&answer.url, next)?,
                 None => return Ok(files),
             }
@@ -128,20 +108,19 @@ impl Hub {
         commit: &str,
         file: &PlannedFile,
         range: &Range<u64>,
-        link: &mut Option<Url>,
+        link: &Link,
     ) -> Result<Body> {
-        let url = link.take().unwrap_or_else(|| {
-            let Repository { owner, model, .. } = &self.repository;
-            self.url([owner.as_str(), model, "resolve", commit].into_iter().chain(file.path.split('/')))
-        });
-        let answer = self.http.get(url, Some(range)).await?;
+        let Repository { owner, model, .. } = &self.repository;
+        let path = file.path.split('/');
+        let resolve = || self.url([owner.as_str(), model, "resolve", commit].into_iter().chain(path));
+        let answer = link.through(resolve, |url| self.http.get(url, Some(range))).await?;
         match answer.status() {
-            200 | 206 => {
-                *link = Some(answer.url.clone());
-                Body::new(answer, range, file.size)
-            }
+            200 | 206 => Body::new(answer, range, file.size),
             _ if answer.from_endpoint => Err(self.refusal(&answer, Asked::File { path: &file.path, commit })),
-            status => Err(refused_by_store(&answer, status)),
+            status => {
+                link.forget_if(&answer.url).await;
+                Err(refused_by_store(&answer, status))
+            }
         }
     }
 
@@ -198,22 +177,6 @@ impl Hub {
         url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
         url.set_query(next.query());
         Ok(url)
-    }
-}
-
-impl Entry {
-    fn planned(self, url: &Url) -> Result<PlannedFile> {
-        store::check_name(&self.path)?;
-        let (oid, size, digits) = match self.lfs {
-            Some(lfs) => (lfs.oid, lfs.size, 64),
-            None => (self.oid, self.size, 40),
-        };
-        if oid.len() != digits || !oid.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(bad(url, &format!("the digest {oid:?} of {:?} is not one", self.path)));
-        }
-        let oid = oid.to_ascii_lowercase();
-        let digest = if digits == 64 { Digest::Sha256(oid) } else { Digest::GitBlob(oid) };
-        Ok(PlannedFile { path: self.path, size, digest })
     }
 }
 
@@ -281,15 +244,6 @@ fn refused_by_store(answer: &Answer, status: u16) -> Error {
     Error::Passing { what, fault }
 }
 
-/// The address of the next page in a `Link` header.
-fn next_page(link: &str) -> Option<&str> {
-    link.split('<').skip(1).find_map(|link| {
-        let (address, parameters) = link.split_once('>')?;
-        let is_next = |parameter: &str| matches!(parameter.trim(), r#"rel="next""# | "rel=next");
-        parameters.split([';', ',']).any(is_next).then_some(address)
-    })
-}
-
 fn bad(url: &Url, why: &dyn std::fmt::Display) -> Error {
     Error::BadAnswer { what: plain(url), why: why.to_string() }
 }
@@ -310,55 +264,24 @@ mod tests {
     fn a_refusal_is_told_in_words_by_its_code_and_then_its_status() {
         let file = Asked::File { path: "a.bin", commit: "c1" };
         let revision = Asked::Revision("v9");
+        let (not_found, gated) = (Reason::RepositoryNotFound, Reason::RepositoryGated);
         let invalid = "Invalid credentials in Authorization header";
         for (status, code, message, asked, token, reason, words) in [
             (401, "RepoNotFound", "", revision, false, Reason::TokenMissing, "private or does not exist"),
             (401, "", "", revision, false, Reason::TokenMissing, "HF_TOKEN"),
-            (
-                404,
-                "RepoNotFound",
-                "",
-                revision,
-                false,
-                Reason::RepositoryNotFound,
-                "does not exist, or is private",
-            ),
-            (
-                404,
-                "RepoNotFound",
-                "",
-                revision,
-                true,
-                Reason::RepositoryNotFound,
-                "the token may not read it",
-            ),
-            (
-                401,
-                "RepoNotFound",
-                "",
-                revision,
-                true,
-                Reason::RepositoryNotFound,
-                "the token may not read it",
-            ),
+            (404, "RepoNotFound", "", revision, false, not_found, "does not exist, or is private"),
+            (404, "RepoNotFound", "", revision, true, not_found, "the token may not read it"),
+            (401, "RepoNotFound", "", revision, true, not_found, "the token may not read it"),
             (401, "", invalid, revision, true, Reason::TokenInvalid, "does not accept the token"),
             (401, "RepoNotFound", invalid, revision, true, Reason::TokenInvalid, "HF_TOKEN"),
-            (401, "GatedRepo", "", file, false, Reason::RepositoryGated, "no token is given"),
-            (
-                403,
-                "GatedRepo",
-                "",
-                file,
-                true,
-                Reason::RepositoryGated,
-                "accept its licence at https://hub/o/m",
-            ),
+            (401, "GatedRepo", "", file, false, gated, "no token is given"),
+            (403, "GatedRepo", "", file, true, gated, "accept its licence at https://hub/o/m"),
             (403, "", "read scope", file, true, Reason::AccessDenied, "read scope"),
             (404, "RevisionNotFound", "", revision, true, Reason::RevisionNotFound, "no revision \"v9\""),
             (404, "EntryNotFound", "", file, true, Reason::FileNotFound, "no file \"a.bin\" at commit c1"),
             (404, "", "", file, true, Reason::FileNotFound, "a.bin"),
             (404, "", "", Asked::Tree { commit: "c1" }, true, Reason::RevisionNotFound, "c1"),
-            (404, "", "", revision, true, Reason::RepositoryNotFound, "o/m"),
+            (404, "", "", revision, true, not_found, "o/m"),
             (400, "", "bad thing", file, true, Reason::SourceRefused, "answered 400: bad thing"),
         ] {
             let message = Some(message).filter(|message| !message.is_empty());
@@ -370,18 +293,6 @@ mod tests {
                 text.contains(words) && text.contains(if status == 400 { "hub" } else { "o/m" }),
                 "{text}"
             );
-        }
-    }
-
-    #[test]
-    fn the_next_page_is_found_in_the_link_header() {
-        for (link, expected) in [
-            (r#"<https://hub/api/x?cursor=a,b>; rel="next""#, Some("https://hub/api/x?cursor=a,b")),
-            (r#"<https://hub/1>; rel="prev", <https://hub/2>; rel="next""#, Some("https://hub/2")),
-            (r#"<https://hub/1>; rel="prev""#, None),
-            ("", None),
-        ] {
-            assert_eq!(next_page(link), expected, "{link}");
         }
     }
 

@@ -1,0 +1,121 @@
+//! The bytes of a file, or of a part of it, as they arrive.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::time::timeout;
+
+use super::http::{Answer, plain};
+use crate::download::error::{Error, Fault, Result};
+
+/// A body that is being read.
+pub struct Body {
+    kind: Kind,
+    /// The bytes of the file that it holds.
+    pub range: Range<u64>,
+    /// Whether it is the whole file although a part was asked for.
+    pub whole: bool,
+}
+
+enum Kind {
+    Answer(Answer),
+    Stream { what: String, stall: Duration, stream: BoxStream<'static, Result<Bytes>> },
+}
+
+impl Body {
+    /// The body of an answer with status 200 or 206 to a request for `range` of a file of `size` bytes.
+    /// An answer that is not about those bytes is refused.
+    pub(super) fn new(answer: Answer, range: &Range<u64>, size: u64) -> Result<Self> {
+        let wrong = |why: String| Error::Passing { what: plain(&answer.url), fault: Fault::WrongRange(why) };
+        let held = if answer.status() == 206 {
+            let content_range = answer.header("content-range").unwrap_or_default();
+            held_by(content_range, range, size).ok_or_else(|| {
+                wrong(format!("Content-Range is {content_range:?}, asked was {range:?} of {size}"))
+            })?
+        } else {
+            // The range was ignored: the body is the whole file, from its first byte.
+            match answer.response.content_length() {
+                Some(length) if length != size => {
+                    return Err(wrong(format!("{length} bytes instead of {size}")));
+                }
+                _ => 0..size,
+            }
+        };
+        let whole = held.end > range.end || held.start < range.start;
+        Ok(Self { kind: Kind::Answer(answer), range: held, whole })
+    }
+
+    /// The bytes `range` of a file that `what` names, from a stream; it is given up when it stalls so long.
+    pub(super) fn of_stream(
+        what: String,
+        range: Range<u64>,
+        stall: Duration,
+        stream: BoxStream<'static, Result<Bytes>>,
+    ) -> Self {
+        Self { kind: Kind::Stream { what, stall, stream }, range, whole: false }
+    }
+
+    /// The next bytes; `None` when the server says that there are no more.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        match &mut self.kind {
+            Kind::Answer(answer) => answer.chunk().await,
+            Kind::Stream { what, stall, stream } => match timeout(*stall, stream.next()).await {
+                Ok(chunk) => chunk.transpose(),
+                Err(_) => Err(Error::Passing { what: what.clone(), fault: Fault::Stalled(*stall) }),
+            },
+        }
+    }
+
+    /// The error that the body has ended when only `got` bytes of the file were there.
+    pub fn truncated(&self, got: u64) -> Error {
+        let what = match &self.kind {
+            Kind::Answer(answer) => plain(&answer.url),
+            Kind::Stream { what, .. } => what.clone(),
+        };
+        Error::Passing { what, fault: Fault::Truncated { got, want: self.range.end } }
+    }
+}
+
+/// First byte, last byte and size of a `Content-Range`; the size is not always told.
+pub fn content_range(header: &str) -> Option<(Range<u64>, Option<u64>)> {
+    let (bounds, total) = header.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = bounds.split_once('-')?;
+    let held = first.parse::<u64>().ok()?..last.parse::<u64>().ok()?.checked_add(1)?;
+    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+    (held.start < held.end).then_some((held, total))
+}
+
+/// The bytes that a `Content-Range` says the body holds, if they begin where the asked ones do.
+fn held_by(header: &str, asked: &Range<u64>, size: u64) -> Option<Range<u64>> {
+    let (held, total) = content_range(header)?;
+    let right = held.start == asked.start && total.is_none_or(|total| total == size);
+    right.then(|| held.start..held.end.min(asked.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_body_is_taken_only_for_the_bytes_that_were_asked_for() {
+        for (content_range, expected) in [
+            ("bytes 10-19/100", Some(10..20)),
+            ("bytes 10-14/100", Some(10..15)),
+            ("bytes 10-99/100", Some(10..20)),
+            ("bytes 10-19/*", Some(10..20)),
+            ("bytes 0-19/100", None),
+            ("bytes 11-19/100", None),
+            ("bytes 10-19/99", None),
+            ("bytes 10-9/100", None),
+            ("bytes */100", None),
+            ("bytes 10-18446744073709551615/100", None),
+            ("items 10-19/100", None),
+            ("", None),
+        ] {
+            assert_eq!(held_by(content_range, &(10..20), 100), expected, "{content_range}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Where models come from: a source URI, what it holds, and how a range of a file is read.
+//!
+//! A further scheme is a variant of [`Location`] and of [`Source`]; planning, engine and disk know nothing of
+//! schemes.
+
+mod body;
+mod credentials;
+mod http;
+mod hub;
+mod link;
+mod local;
+mod objects;
+pub mod protocol;
+mod trust;
+mod uri;
+mod web;
+
+use std::ops::Range;
+
+pub use body::{Body, content_range};
+pub use link::Link;
+pub use trust::Trust;
+pub use uri::{Account, Bucket, Location, Repository, SUPPORTED, is_commit, without_secrets};
+
+use self::hub::Hub;
+use self::local::Local;
+use self::objects::Objects;
+use self::web::Web;
+use super::error::Result;
+use super::plan::PlannedFile;
+use super::retry::Pause;
+use super::settings::Settings;
+
+/// A source that can be asked.
+#[derive(Debug)]
+pub enum Source {
+    /// A Hugging Face hub.
+    Hub(Hub),
+    /// A bucket or container of an object store.
+    Objects(Objects),
+    /// One file of a web server.
+    Web(Web),
+    /// A file or folder of this machine.
+    Local(Local),
+}
+
+impl Source {
+    /// Opens a client for a source.
+    pub async fn new(location: &Location, settings: &Settings) -> Result<Self> {
+        match location {
+            Location::Hub(repository) => Hub::new(repository.clone(), settings).map(Self::Hub),
+            Location::Bucket(bucket) => Objects::new(bucket, settings).await.map(Self::Objects),
+            Location::Web(url) => Web::new(url.clone(), settings).map(Self::Web),
+            Location::Local(path) => Ok(Self::Local(Local::new(path.clone()))),
+        }
+    }
+
+    /// The commit that the URI's revision is now, where there is such a thing.
+    pub async fn commit(&self) -> Result<Option<String>> {
+        match self {
+            Self::Hub(hub) => hub.commit().await.map(Some),
+            Self::Objects(_) | Self::Web(_) | Self::Local(_) => Ok(None),
+        }
+    }
+
+    /// All files (of a commit), with names that are safe.
+    pub async fn files(&self, commit: Option<&str>) -> Result<Vec<PlannedFile>> {
+        match self {
+            Self::Hub(hub) => hub.files(commit.unwrap_or_default()).await,
+            Self::Objects(objects) => objects.files().await,
+            Self::Web(web) => web.files().await,
+            Self::Local(local) => local.files().await,
+        }
+    }
+
+    /// Asks once for a range of a file; `link` is the file's.
+    pub async fn open(
+        &self,
+        commit: Option<&str>,
+        file: &PlannedFile,
+        range: &Range<u64>,
+        link: &Link,
+    ) -> Result<Body> {
+        match self {
+            Self::Hub(hub) => hub.open(commit.unwrap_or_default(), file, range, link).await,
+            Self::Objects(objects) => objects.open(file, range, link).await,
+            Self::Web(web) => web.open(file, range, link).await,
+            Self::Local(local) => local.open(file, range).await,
+        }
+    }
+
+    /// Where the files are asked for: the same files at another place are not the same download.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Hub(hub) => hub.place(),
+            Self::Objects(objects) => objects.place().to_owned(),
+            Self::Web(web) => web.place(),
+            Self::Local(local) => local.place(),
+        }
+    }
+
+    /// The pause that all requests to this source share.
+    pub fn pause(&self) -> &Pause {
+        match self {
+            Self::Hub(hub) => hub.pause(),
+            Self::Objects(objects) => objects.pause(),
+            Self::Web(web) => web.pause(),
+            Self::Local(local) => local.pause(),
+        }
+    }
+
+    /// Whether a file that is all there is, and an archive, is unpacked, as KServe does it.
+    pub fn unpacks(&self) -> bool {
+        !matches!(self, Self::Hub(_))
+    }
+}

@@ -1,0 +1,322 @@
+//! Source URIs: what each scheme's look like, and why one makes no sense.
+
+use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
+use reqwest::Url;
+
+use crate::download::error::{Error, Result};
+
+/// The forms that are supported, for messages.
+pub const SUPPORTED: &str = "hf://owner/model[:revision], s3://bucket/prefix, gs://bucket/prefix, \
+                             https://account.blob.core.windows.net/container/prefix, \
+                             abfs://container@account.dfs.core.windows.net/prefix, https://host/file and \
+                             file:///path";
+
+/// A source URI that makes sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// `hf://owner/model[:revision]`.
+    Hub(Repository),
+    /// `s3://`, `gs://` and Azure's.
+    Bucket(Bucket),
+    /// `https://host/file`.
+    Web(Url),
+    /// `file:///path`.
+    Local(PathBuf),
+}
+
+/// A model repository on a hub, and the revision that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    /// A user or an organisation.
+    pub owner: String,
+    /// The model.
+    pub model: String,
+    /// A branch, a tag or a commit.
+    pub revision: String,
+}
+
+/// What is wanted of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Whose it is.
+    pub account: Account,
+    /// The bucket, or Azure's container.
+    pub name: String,
+    /// An object, or what the names of all objects begin with, up to a `/`; no `/` at its ends.
+    pub prefix: String,
+}
+
+/// Where a bucket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// Amazon's S3, or what speaks like it.
+    S3,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure: the account, unless the environment names it, and a shared access signature.
+    Azure {
+        /// The account.
+        name: Option<String>,
+        /// The URI's query.
+        signature: Option<String>,
+    },
+}
+
+impl Location {
+    /// Understands a source URI (F2, F6).
+    pub fn parse(uri: &str) -> Result<Self> {
+        match uri.split_once("://") {
+            Some(("hf", rest)) => Repository::parse(uri, rest).map(Self::Hub),
+            Some(("s3", rest)) => Bucket::parse(uri, Account::S3, rest).map(Self::Bucket),
+            Some(("gs", rest)) => Bucket::parse(uri, Account::Gcs, rest).map(Self::Bucket),
+            Some(("abfs" | "abfss" | "az" | "azure", rest)) => Bucket::abfs(uri, rest).map(Self::Bucket),
+            Some(("http" | "https", _)) => Self::web(uri),
+            Some(("file", path)) => match path.strip_prefix('/') {
+                Some(_) => Ok(Self::Local(PathBuf::from(path))),
+                None => Err(invalid(uri, "it has to look like file:///path")),
+            },
+            Some(_) => Err(Error::UnsupportedScheme { uri: uri.to_owned() }),
+            None => Err(invalid(uri, &format!("it has to look like one of {SUPPORTED}"))),
+        }
+    }
+
+    /// The commit, where the URI itself names one.
+    pub fn commit(&self) -> Option<&str> {
+        match self {
+            Self::Hub(repository) => {
+                Some(repository.revision.as_str()).filter(|revision| is_commit(revision))
+            }
+            Self::Bucket(_) | Self::Web(_) | Self::Local(_) => None,
+        }
+    }
+
+    fn web(uri: &str) -> Result<Self> {
+        let url = Url::parse(uri).map_err(|error| invalid(&without_secrets(uri), &error.to_string()))?;
+        let host = url.host_str().unwrap_or_default();
+        let azure =
+            [".blob.core.windows.net", ".blob.storage.azure.net"].iter().any(|end| host.ends_with(end));
+        if azure {
+            let name = host.split('.').next().map(str::to_owned);
+            let account = Account::Azure { name, signature: url.query().map(str::to_owned) };
+            return Bucket::parse(uri, account, url.path().trim_start_matches('/')).map(Self::Bucket);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            let why = format!("it holds a user or a password; put headers into {host}-headers");
+            return Err(invalid(&without_secrets(uri), &why));
+        }
+        if url.path().ends_with('/') {
+            return Err(invalid(&without_secrets(uri), "it names no file"));
+        }
+        Ok(Self::Web(url))
+    }
+}
+
+/// A URI as it may be told: what is behind a `?` may be a signature, and what is before an `@` a password.
+pub fn without_secrets(uri: &str) -> String {
+    let uri = uri.split(['?', '#']).next().unwrap_or_default();
+    match uri.split_once("://") {
+        Some((scheme @ ("http" | "https"), rest)) => {
+            let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+            let host = host.rsplit('@').next().unwrap_or_default();
+            path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
+        }
+        _ => uri.to_owned(),
+    }
+}
+
+impl Bucket {
+    fn parse(uri: &str, account: Account, rest: &str) -> Result<Self> {
+        let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '$');
+        if name.is_empty() || !name.chars().all(allowed) {
+            return Err(invalid(
+                &without_secrets(uri),
+                "it names no bucket: letters, digits, '-', '_' and '.'",
+            ));
+        }
+        let prefix = prefix.trim_matches('/');
+        if prefix.split('/').any(|part| part == ".." || part == ".") || prefix.contains("//") {
+            return Err(invalid(&without_secrets(uri), "its path holds '.', '..' or an empty part"));
+        }
+        let prefix = match account {
+            // These URIs are web addresses, whose paths are encoded.
+            Account::Azure { .. } => percent_decode_str(prefix).decode_utf8_lossy().into_owned(),
+            Account::S3 | Account::Gcs => prefix.to_owned(),
+        };
+        Ok(Self { account, name: name.to_owned(), prefix })
+    }
+
+    /// `abfs://container@account.dfs.core.windows.net/prefix`, or `abfs://container/prefix`.
+    fn abfs(uri: &str, rest: &str) -> Result<Self> {
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (container, account) = match host.split_once('@') {
+            Some((container, account)) => (container, account.split('.').next().map(str::to_owned)),
+            None => (host, None),
+        };
+        let account = Account::Azure { name: account, signature: None };
+        Self::parse(uri, account, &format!("{container}/{path}"))
+    }
+
+    /// The scheme that such a bucket is asked for by.
+    pub fn scheme(&self) -> &'static str {
+        match self.account {
+            Account::S3 => "s3",
+            Account::Gcs => "gs",
+            Account::Azure { .. } => "abfs",
+        }
+    }
+}
+
+impl std::fmt::Display for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", self.scheme(), self.name)?;
+        if let Account::Azure { name: Some(account), .. } = &self.account {
+            write!(f, "@{account}")?;
+        }
+        if self.prefix.is_empty() { Ok(()) } else { write!(f, "/{}", self.prefix) }
+    }
+}
+
+impl Repository {
+    fn parse(uri: &str, rest: &str) -> Result<Self> {
+        let (name, revision) = rest.split_once(':').unwrap_or((rest, ""));
+        let Some((owner, model)) = name.split_once('/').filter(|(_, model)| !model.contains('/')) else {
+            return Err(invalid(uri, "it has to have exactly two parts, hf://owner/model[:revision]"));
+        };
+        for (part, value) in [("the owner", owner), ("the model", model)] {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            if value.is_empty() || value.starts_with('.') || !value.chars().all(allowed) {
+                return Err(invalid(uri, &format!("{part} has to be letters, digits, '-', '_' and '.'")));
+            }
+        }
+        if revision.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(invalid(uri, "the revision holds white space"));
+        }
+        let revision = if revision.is_empty() { "main" } else { revision };
+        Ok(Self { owner: owner.to_owned(), model: model.to_owned(), revision: revision.to_owned() })
+    }
+}
+
+impl std::fmt::Display for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.owner, self.model)
+    }
+}
+
+/// Whether a revision is a full commit id, which needs no look-up and never moves.
+pub fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn invalid(uri: &str, why: &str) -> Error {
+    Error::InvalidSource { uri: uri.to_owned(), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_uris_have_two_parts_and_maybe_a_revision() {
+        for (uri, owner, model, revision) in [
+            ("hf://meta-llama/meta-llama-3-8b-instruct", "meta-llama", "meta-llama-3-8b-instruct", "main"),
+            ("hf://o/m:v1.0", "o", "m", "v1.0"),
+            ("hf://o/m:refs/pr/1", "o", "m", "refs/pr/1"),
+            ("hf://o/m_x.y:", "o", "m_x.y", "main"),
+        ] {
+            let expected = Repository { owner: owner.into(), model: model.into(), revision: revision.into() };
+            assert_eq!(Location::parse(uri).unwrap(), Location::Hub(expected), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_uri_that_makes_no_sense_is_refused_with_its_reason() {
+        for (uri, reason) in [
+            ("hf://only-one-part", "InvalidSource"),
+            ("hf:///x", "InvalidSource"),
+            ("hf://o/", "InvalidSource"),
+            ("hf://o/m/x", "InvalidSource"),
+            ("hf://o/..", "InvalidSource"),
+            ("hf://o/m?x", "InvalidSource"),
+            ("hf://o/m:a b", "InvalidSource"),
+            ("o/m", "InvalidSource"),
+            ("", "InvalidSource"),
+            ("HF://o/m", "UnsupportedScheme"),
+            ("pvc://claim/model", "UnsupportedScheme"),
+            ("hdfs://namenode/model", "UnsupportedScheme"),
+            ("s3://", "InvalidSource"),
+            ("s3:///model", "InvalidSource"),
+            ("s3://b/a/../c", "InvalidSource"),
+            ("gs://b/a//c", "InvalidSource"),
+            ("gs://b?x/a", "InvalidSource"),
+            ("abfs://@account/x", "InvalidSource"),
+            ("https://host/", "InvalidSource"),
+            ("https://host/folder/", "InvalidSource"),
+            ("https://", "InvalidSource"),
+            ("https://user:hunter2@host/file", "InvalidSource"),
+            ("https://account.blob.core.windows.net/?sig=hunter2", "InvalidSource"),
+            ("file://relative", "InvalidSource"),
+        ] {
+            let error = Location::parse(uri).unwrap_err();
+            assert_eq!(format!("{:?}", error.reason()), reason, "{uri}");
+            let text = error.to_string();
+            assert!(!text.contains("hunter2"), "{text}");
+            assert!(text.contains("hf://owner/model") || uri.contains("://"), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_full_commit_id_is_a_commit() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let of = |revision: &str| {
+            Location::parse(&format!("hf://o/m:{revision}")).unwrap().commit().map(str::to_owned)
+        };
+        assert_eq!(of(commit).as_deref(), Some(commit));
+        assert_eq!(of(&commit[..39]), None);
+        assert_eq!(of(&commit.to_uppercase()), None);
+    }
+
+    fn bucket(uri: &str) -> (Account, String, String) {
+        match Location::parse(uri).unwrap() {
+            Location::Bucket(Bucket { account, name, prefix }) => (account, name, prefix),
+            other => panic!("{uri} is {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_named_by_its_store_and_a_prefix() {
+        let azure = |name: Option<&str>, signature: Option<&str>| Account::Azure {
+            name: name.map(str::to_owned),
+            signature: signature.map(str::to_owned),
+        };
+        for (uri, account, name, prefix) in [
+            ("s3://bucket/models/llama", Account::S3, "bucket", "models/llama"),
+            ("s3://bucket/models/llama/", Account::S3, "bucket", "models/llama"),
+            ("s3://bucket", Account::S3, "bucket", ""),
+            ("s3://bucket/100%/a b", Account::S3, "bucket", "100%/a b"),
+            ("gs://my.bucket_1/model", Account::Gcs, "my.bucket_1", "model"),
+            ("https://acc.blob.core.windows.net/c/a%20b/m", azure(Some("acc"), None), "c", "a b/m"),
+            ("https://acc.blob.core.windows.net/c/m?sig=x", azure(Some("acc"), Some("sig=x")), "c", "m"),
+            ("https://acc.z7.blob.storage.azure.net/c/m", azure(Some("acc"), None), "c", "m"),
+            ("abfss://c@acc.dfs.core.windows.net/m", azure(Some("acc"), None), "c", "m"),
+            ("abfs://c/m", azure(None, None), "c", "m"),
+        ] {
+            assert_eq!(bucket(uri), (account, name.to_owned(), prefix.to_owned()), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_uri_is_told_without_what_may_be_secret() {
+        for (uri, told) in [
+            ("https://host/a?sig=secret", "https://host/a"),
+            ("https://me:pw@host/a@b", "https://host/a@b"),
+            ("https://host", "https://host"),
+            ("hf://o/m:refs/pr/1", "hf://o/m:refs/pr/1"),
+            ("abfs://c@acc/x", "abfs://c@acc/x"),
+        ] {
+            assert_eq!(without_secrets(uri), told);
+        }
+    }
+}
