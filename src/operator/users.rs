@@ -16,7 +16,7 @@ use kube::{Api, Client};
 use tokio::sync::{Notify, broadcast};
 
 use super::stores::Touched;
-use crate::plan::names::POD_MODEL;
+use crate::plan::names::{POD_MODEL, SERVICE_MODEL};
 use crate::plan::users::{self, Kind, User};
 use crate::watch::{Change, Watch, watch_metadata};
 
@@ -31,6 +31,7 @@ const LOOKUP: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Users {
     pods: Watch<PartialObjectMeta<Pod>>,
+    service_pods: Watch<PartialObjectMeta<Pod>>,
     services: Vec<Services>,
 }
 
@@ -57,24 +58,29 @@ impl Users {
     pub(super) fn start(client: &Client, news: &broadcast::Sender<Touched>) -> Self {
         // A pod that has ended uses nothing any more, and leaves the watch.
         let living = "status.phase!=Succeeded,status.phase!=Failed";
-        let labelled = watcher::Config::default().labels(POD_MODEL).fields(living);
-        let tell = tell(news, Kind::Pod);
+        let labelled = |label| watcher::Config::default().labels(label).fields(living);
+        let all = || Api::all(client.clone());
         Self {
-            pods: watch_metadata(Api::all(client.clone()), (), labelled, tell),
+            pods: watch_metadata(all(), (), labelled(POD_MODEL), tell(news, Kind::Pod)),
+            // They only guard, which is asked for when a cache is to be deleted.
+            service_pods: watch_metadata(all(), (), labelled(SERVICE_MODEL), |_: Change<_>| {}),
             services: SERVICES.map(|kind| Services::start(client, kind, news)).into(),
         }
     }
 
     /// Every object that uses a cache now.
     pub(super) fn all(&self) -> Vec<User> {
-        let pods =
-            self.pods.store.state().into_iter().filter_map(|pod| users::user(Kind::Pod, &pod.metadata));
+        let pods = [(Kind::Pod, &self.pods), (Kind::ServicePod, &self.service_pods)];
+        let pods = pods.into_iter().flat_map(|(kind, watch)| {
+            watch.store.state().into_iter().filter_map(move |pod| users::user(kind, &pod.metadata))
+        });
         pods.chain(self.services.iter().flat_map(Services::all)).collect()
     }
 
     /// Adds the kinds whose first list has not arrived, for the readiness check.
     pub(super) fn name_if_unfilled(&self, missing: &mut Vec<String>) {
         self.pods.name_if_unfilled(missing);
+        self.service_pods.name_if_unfilled(missing);
         for services in self.services.iter().filter(|services| !services.is_filled()) {
             missing.push(services.kind.plural().into());
         }

@@ -190,6 +190,10 @@ fn erase(view: &View, wanted: &BTreeSet<CopyKey>, outcome: &mut Outcome) {
         view.jobs.iter().any(|job| is_active(job) && writes(job))
     };
     let is_warm = |copy: &CopyKey| matches!(view.disk.models.get(copy), Some(Folder::Complete { .. }));
+    // First, so that nobody passes whose model goes in the same moment.
+    let is_told = |copy: &CopyKey| wanted.contains(copy) || outcome.gates.contains_key(copy);
+    let gates: Vec<_> = view.disk.gates.iter().filter(|copy| !is_told(copy)).cloned().collect();
+    outcome.actions.extend(gates.into_iter().map(Action::EraseGate));
     for copy in view.disk.models.keys() {
         if !wanted.contains(copy) && !is_written(copy) && !takeover::is_kept(view, copy) {
             outcome.actions.push(Action::EraseModel(copy.clone()));
@@ -200,9 +204,6 @@ fn erase(view: &View, wanted: &BTreeSet<CopyKey>, outcome: &mut Outcome) {
             outcome.actions.push(Action::EraseIncoming(copy.clone()));
         }
     }
-    let is_told = |copy: &CopyKey| wanted.contains(copy) || outcome.gates.contains_key(copy);
-    let gates: Vec<_> = view.disk.gates.iter().filter(|copy| !is_told(copy)).cloned().collect();
-    outcome.actions.extend(gates.into_iter().map(Action::EraseGate));
     let is_wanted = |area: &String| wanted.iter().any(|copy| copy.namespace.as_ref() == Some(area));
     let areas = view.disk.empty_areas.iter().filter(|area| !is_wanted(area));
     outcome.actions.extend(areas.cloned().map(Action::RemoveArea));

@@ -19,7 +19,7 @@ pub const GRACE: SignedDuration = SignedDuration::from_mins(10);
 /// The namespaces and node groups through which a cache is read now, each a pair of volume and claim. A
 /// group that the cache does not have has no volumes: nothing is ever kept there (S3, S6).
 pub fn in_use(cache: &CacheKey, spec: &CacheSpec, users: &[User]) -> BTreeSet<(String, String)> {
-    let of_cache = users.iter().filter(|user| user.cache == *cache);
+    let of_cache = users.iter().filter(|user| user.cache == *cache && user.kind != Kind::ServicePod);
     of_cache
         .filter_map(|user| {
             let group = user.group.as_ref().or(spec.node_groups.first())?;

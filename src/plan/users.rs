@@ -15,6 +15,9 @@ pub enum Kind {
     LLMInferenceService,
     /// A pod with our label, of any workload (S10).
     Pod,
+    /// A pod of a service of KServe's. Its service says what is made for it; while it lives it guards the
+    /// cache, also when its service has let go already: it may be about to read the model.
+    ServicePod,
 }
 
 impl Kind {
@@ -23,7 +26,7 @@ impl Kind {
         match self {
             Self::InferenceService => "InferenceService",
             Self::LLMInferenceService => "LLMInferenceService",
-            Self::Pod => "Pod",
+            Self::Pod | Self::ServicePod => "Pod",
         }
     }
 
@@ -32,7 +35,7 @@ impl Kind {
         match self {
             Self::InferenceService => "inferenceservices",
             Self::LLMInferenceService => "llminferenceservices",
-            Self::Pod => "pods",
+            Self::Pod | Self::ServicePod => "pods",
         }
     }
 }
@@ -53,10 +56,16 @@ pub struct User {
 }
 
 /// The user behind an object's metadata; `None` when it asks for no cache. One in deletion still counts:
-/// its pods may run for as long as it is there.
+/// its pods may run for as long as it is there. Only a pod of a service does not, which no longer begins
+/// anything: who deletes a service and then its cache need not wait.
 pub fn user(kind: Kind, meta: &ObjectMeta) -> Option<User> {
+    if kind == Kind::ServicePod && meta.deletion_timestamp.is_some() {
+        return None;
+    }
     let (name, namespace) = match kind {
-        Kind::InferenceService | Kind::LLMInferenceService => (SERVICE_MODEL, SERVICE_NAMESPACE),
+        Kind::InferenceService | Kind::LLMInferenceService | Kind::ServicePod => {
+            (SERVICE_MODEL, SERVICE_NAMESPACE)
+        }
         Kind::Pod => (POD_MODEL, POD_MODEL_NAMESPACE),
     };
     let label = |key| meta.labels.as_ref()?.get(key).filter(|value| !value.is_empty()).cloned();
@@ -101,8 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_of_kserves_counts_by_its_service_alone() {
-        let meta = from(json!({"name": "p", "namespace": "ns", "labels": {SERVICE_MODEL: "m"}}));
+    fn a_pod_of_kserves_guards_its_cache_until_it_is_in_deletion() {
+        let mut meta: ObjectMeta =
+            from(json!({"name": "p", "namespace": "ns", "labels": {SERVICE_MODEL: "m"}}));
         assert_eq!(user(Kind::Pod, &meta), None);
+        assert_eq!(user(Kind::ServicePod, &meta).unwrap().cache, CacheKey::cluster("m"));
+        meta.deletion_timestamp = Some(from(json!("2026-01-01T00:00:00Z")));
+        assert_eq!(user(Kind::ServicePod, &meta), None);
     }
 }

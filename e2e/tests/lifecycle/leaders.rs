@@ -41,14 +41,14 @@ async fn two(world: &World) -> Result<()> {
     until("a cache", || async { world.cache("m", &source).await.map(Some) }).await?;
     world.until_available("m", 1, 1).await?;
     paused.signal("CONT").await?;
-    until("the end of the one that was paused", || async {
+    let code = until("the end of the one that was paused", || async {
         let pod = world.in_namespace::<Pod>("kserve").get(&name).await?;
         let states = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
         let last = states.into_iter().find_map(|state| state.last_state?.terminated);
         Ok(last.map(|ended| ended.exit_code))
     })
-    .await
-    .and_then(|code| Ok(ensure!(code == 1, "it did not end by itself: {code}")))?;
+    .await?;
+    ensure!(code == 1, "it did not end by itself: {code}");
     ensure!(holder(world).await?.0 == second.0, "the one that was paused took the lease back");
 
     Process::of(world, &second.0).await?.signal("KILL").await?;

@@ -234,7 +234,7 @@ fn an_area_goes_when_it_is_empty_and_no_entry_is_of_its_namespace() {
     let mut world = World { entries: vec![], ..world() };
     world.disk.gates.extend([of_ns(), root()]);
     world.disk.incoming.insert(of_ns(), Folder::Empty);
-    let erase = [Action::EraseIncoming(of_ns()), Action::EraseGate(root()), Action::EraseGate(of_ns())];
+    let erase = [Action::EraseGate(root()), Action::EraseGate(of_ns()), Action::EraseIncoming(of_ns())];
     assert_eq!(world.pass().actions, erase);
     world.disk = Inventory { empty_areas: BTreeSet::from(["ns".into()]), ..Inventory::default() };
     assert_eq!(world.pass().actions, [Action::RemoveArea("ns".into())]);

@@ -27,6 +27,7 @@ fn each_namespace_with_users_has_the_volumes_of_the_groups_in_use_once() {
         user(&m, Kind::InferenceService, "x", "two", Some("a")),
         user(&m, Kind::LLMInferenceService, "y", "three", Some("b")),
         user(&m, Kind::Pod, "y", "four", None),
+        user(&m, Kind::ServicePod, "w", "has-what-its-service-has", None),
         user(&other, Kind::InferenceService, "z", "of-another-cache", None),
         user(&m, Kind::InferenceService, "z", "of-no-group-of-the-cache", Some("c")),
     ];
