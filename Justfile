@@ -47,7 +47,7 @@ e2e *ARGS: build
     hack/cluster up
     hack/cluster run cargo test --workspace --test cluster -- --test-threads 32 {{ARGS}}
 
-# Install, upgrade, uninstall, takeover from KServe and way back, and no KServe at all, on the same cluster
+# On the same cluster: install, upgrade, uninstall, kills, two operators, takeover from KServe and back, no KServe
 lifecycle *ARGS: build
     hack/cluster up
     hack/cluster run cargo test --workspace --test lifecycle -- --test-threads 32 {{ARGS}}

@@ -107,6 +107,11 @@ pub fn cache_deleted(cache: &CacheKey, users: &[User]) -> Result<(), Refused> {
     Err(Refused::CacheInUse { cache: cache_name(cache), user })
 }
 
+/// Whether nothing uses a cache but pods of services that have let go of it or are gone.
+pub fn only_pods_of_services(cache: &CacheKey, users: &[User]) -> bool {
+    users.iter().filter(|user| user.cache == *cache).all(|user| user.kind == Kind::ServicePod)
+}
+
 /// The caches that name a group, sorted; those in deletion do not count.
 pub fn users_of_group(group: &str, caches: &[PlannedCache]) -> Vec<CacheKey> {
     let names = |cache: &&PlannedCache| !cache.deleting && cache.spec.node_groups.iter().any(|g| g == group);

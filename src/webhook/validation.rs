@@ -1,17 +1,28 @@
 //! The checks of caches and node groups: what is known of others, and what the plan says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
 use kube::core::admission::{AdmissionRequest, Operation};
 
+use tokio::time::Instant;
+
 use super::World;
 use super::review::{Answer, Otherwise, answer};
 use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
-use crate::plan::admission::{Refused, cache_deleted, cache_written, group_deleted, users_of_group};
+use crate::plan::admission::{
+    Refused, cache_deleted, cache_written, group_deleted, only_pods_of_services, users_of_group,
+};
 use crate::plan::entries::PlannedCache;
+use crate::plan::names::CacheKey;
+
+/// How long the deletion of a cache waits for pods whose service is gone; the API server waits for 5 s.
+const LAST_PODS: Duration = Duration::from_secs(3);
+/// The pause between two looks at them.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Cluster caches (C6, C7, S9).
 pub(super) async fn caches<W: World>(State(world): State<Arc<W>>, body: Bytes) -> Response {
@@ -56,7 +67,7 @@ pub(super) async fn groups<W: World>(State(world): State<Arc<W>>, body: Bytes) -
 async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, deletes: bool) -> Answer {
     let name = &cache.key.name;
     if deletes {
-        return told(cache_deleted(&cache.key, &world.users()).map(|()| Vec::new()), name);
+        return told(deleted(world, &cache.key).await.map(|()| Vec::new()), name);
     }
     let (mut missing, mut groups) = (Vec::new(), Vec::new());
     for name in &cache.spec.node_groups {
@@ -71,6 +82,19 @@ async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, deletes: bool) -
     let others = world.caches();
     let others: Vec<PlannedCache> = others.iter().map(|cache| PlannedCache::from(&**cache)).collect();
     told(cache_written(cache, &others, &groups, &missing), name)
+}
+
+/// A service may have been deleted in the same breath as its cache: its pods are told a moment later.
+async fn deleted<W: World>(world: &W, cache: &CacheKey) -> Result<(), Refused> {
+    let end = Instant::now() + LAST_PODS;
+    loop {
+        let users = world.users();
+        let verdict = cache_deleted(cache, &users);
+        if verdict.is_ok() || !only_pods_of_services(cache, &users) || Instant::now() >= end {
+            return verdict;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 fn told(verdict: Result<Vec<String>, Refused>, object: &str) -> Answer {

@@ -9,7 +9,6 @@ mod deletion;
 mod downloads;
 mod gate;
 mod healing;
-mod kills;
 mod matching;
 mod namespace_caches;
 mod nodes;

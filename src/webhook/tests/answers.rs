@@ -169,6 +169,34 @@ async fn caches_are_checked_when_they_are_made_and_when_they_go() {
 }
 
 #[tokio::test]
+async fn a_cache_waits_a_moment_for_the_pods_of_a_service_that_is_gone_and_not_for_a_service() {
+    let mut known = known();
+    known.users[0].kind = Kind::ServicePod;
+    known.users_go_after = 3;
+    let used = review("DELETE", "LocalModelCache", &cache("used", "hf://o/used"));
+    assert_eq!(ask(known, webhooks::CACHES_PATH, &used).await["allowed"], json!(true));
+
+    let mut known = self::known();
+    known.users_go_after = 1;
+    assert_eq!(
+        refusal(known, webhooks::CACHES_PATH, &used).await,
+        "LocalModelCache used is being used by InferenceService svc",
+        "at the first look"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_of_a_service_that_has_let_go_still_guards_its_cache() {
+    let mut known = known();
+    known.users[0].kind = Kind::ServicePod;
+    let used = review("DELETE", "LocalModelCache", &cache("used", "hf://o/used"));
+    assert_eq!(
+        refusal(known, webhooks::CACHES_PATH, &used).await,
+        "LocalModelCache used is being used by Pod team/svc"
+    );
+}
+
+#[tokio::test]
 async fn a_cache_larger_than_its_groups_limit_is_made_with_a_warning() {
     let mut group: LocalModelNodeGroup =
         serde_saphyr::from_str(include_str!("../../../fixtures/walkthrough/local-model-node-group.yaml"))
