@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
 
 use super::sources::Sources;
@@ -188,7 +188,9 @@ impl Agent {
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         match jobs.create(&params, &wanted).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                let there = jobs.get_opt(name).await.doing(|| format!("reading Job {name}"))?;
+                // By list: the right to it is used all the time, unlike one to read a single Job.
+                let this_one = ListParams::default().fields(&format!("metadata.name={name}"));
+                let there = jobs.list(&this_one).await.doing(|| format!("reading Job {name}"))?.items.pop();
                 let download_of = |job: &Job| {
                     let labels = job.metadata.labels.clone().unwrap_or_default();
                     [STORAGE_KEY, names::JOB_NODE, names::JOB_NAMESPACE, names::NODE_GROUP]
