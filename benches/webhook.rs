@@ -14,7 +14,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Resource;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
-use localmodel::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
+use localmodel::api::{
+    ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup,
+};
 use localmodel::plan::certificates::server_names;
 use localmodel::plan::names::CacheKey;
 use localmodel::plan::users::User;
@@ -67,6 +69,10 @@ impl World for Known {
     fn namespace_caches(&self) -> Vec<Arc<LocalModelNamespaceCache>> {
         self.namespace_caches.state()
     }
+    fn containers(&self) -> Vec<Arc<ClusterStorageContainer>> {
+        Vec::new()
+    }
+
     fn nodes(&self) -> Vec<Arc<Node>> {
         self.nodes.state()
     }

@@ -247,6 +247,7 @@ fn the_caches_status_is_the_documented_one() {
         copies: &[Copy { node: &node, local: Some(&local) }],
         users: &[],
         problems: Vec::new(),
+        stuck: &std::collections::BTreeMap::new(),
         now: Timestamp::UNIX_EPOCH,
     });
     // copies: available: 1, total: 1

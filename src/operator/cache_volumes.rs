@@ -11,11 +11,11 @@ use super::cache_kind::CacheKind;
 use super::context::Context;
 use super::volumes::{Obstacle, advance};
 use crate::error::{Doing, Error};
-use crate::plan::cache::{NAME_CONFLICT, NODE_GROUP_NOT_FOUND, VOLUMES_TERMINATING};
+use crate::plan::cache::NODE_GROUP_NOT_FOUND;
 use crate::plan::conditions::Statement;
 use crate::plan::names::{self, CacheKey, JOB_MODEL, JOB_NAMESPACE, MANAGED_BY};
 use crate::plan::volumes::{self, Pair};
-use crate::plan::{agent, capacity, takeover};
+use crate::plan::{agent, capacity, source, takeover};
 
 /// Takes the next step towards the download volumes in each group that exists; a group that does not is a
 /// problem of its own (C5).
@@ -28,6 +28,11 @@ pub(super) async fn keep<C: CacheKind>(
     let Some(owner) = cache.controller_owner_ref(&()).filter(|_| config.enabled) else { return Ok(()) };
     if capacity::asked(cache.spec()).is_none() {
         return Ok(()); // told with the cache's other problems (G7)
+    }
+    let wanted = context.stores.wanted();
+    if let Some(problem) = source::problem(&cache.spec().source_model_uri, &wanted.containers()) {
+        problems.push(problem);
+        return Ok(());
     }
     let key = cache.key();
     let mut result = Ok(());
@@ -46,17 +51,16 @@ pub(super) async fn keep<C: CacheKind>(
         let pair = volumes::download(&key, cache.spec(), owner.clone(), &group, &config.job_namespace);
         match advance(context, &pair).await {
             Ok(None) => {}
-            Ok(Some(Obstacle::Conflict(message))) => {
-                problems.push(Statement::problem(NAME_CONFLICT, message));
-            }
-            Ok(Some(Obstacle::Terminating(message))) => {
-                problems.push(Statement::problem(VOLUMES_TERMINATING, message));
-                // A claim in deletion waits for every pod that names it, also for those that are done.
-                delete_jobs(&key, context, "", Some("status.successful=1")).await?;
-            }
-            Ok(Some(Obstacle::Theirs(message))) => {
-                problems.push(Statement::problem(VOLUMES_TERMINATING, message));
-                result = result.and(replace(&key, context, &pair).await);
+            Ok(Some(obstacle)) => {
+                problems.push(obstacle.problem());
+                match obstacle {
+                    // A claim in deletion waits for every pod that names it, also for those that are done.
+                    Obstacle::Terminating(_) => {
+                        delete_jobs(&key, context, "", Some("status.successful=1")).await?;
+                    }
+                    Obstacle::Theirs(_) => result = result.and(replace(&key, context, &pair).await),
+                    Obstacle::Conflict(_) | Obstacle::Outdated(_) => {}
+                }
             }
             Err(error) => result = Err(error),
         }

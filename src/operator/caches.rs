@@ -21,6 +21,7 @@ use super::serving::Served;
 use super::stores::{Stores, Touched, all};
 use super::{apply, controller_config};
 use crate::api::LocalModelNode;
+use crate::api::cache::NodeStatus;
 use crate::error::{Doing, Error};
 use crate::plan::cache::{self, View};
 use crate::plan::capacity::{self, INSUFFICIENT_CAPACITY};
@@ -53,6 +54,10 @@ fn touched<C: CacheKind>(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<C>
             let is_of = |of: &CacheKey| of.namespace == *namespace && names::label_value(&of.name) == *label;
             those(&|cache| is_of(&cache.key()))
         }
+        Touched::Agents(group) => those(&|cache| {
+            let is_of = |of: &String| group.as_ref().is_none_or(|label| names::label_value(of) == *label);
+            waits_for_agents(cache) && cache.spec().node_groups.iter().any(is_of)
+        }),
         Touched::Owned { cache: None, .. } => Vec::new(),
     }
 }
@@ -61,6 +66,13 @@ fn touched<C: CacheKind>(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<C>
 fn is_waiting<C: CacheKind>(cache: &C) -> bool {
     let conditions = cache.status().map(|status| status.conditions.as_slice()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == INSUFFICIENT_CAPACITY)
+}
+
+/// Whether a cache has copies that an agent has still to bring about, or waits for one.
+fn waits_for_agents<C: CacheKind>(cache: &C) -> bool {
+    let Some(status) = cache.status() else { return true };
+    let is_open = |phase: &NodeStatus| !matches!(phase, NodeStatus::NodeDownloaded);
+    status.node_status.values().any(is_open)
 }
 
 async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {
@@ -108,6 +120,7 @@ async fn status<C: CacheKind>(
     let config = context.stores.config();
     let Places { nodes, short } = places(cache, context, config.enabled);
     problems.extend(short);
+    let stuck = stuck_agents(cache, context);
     let copies: Vec<Copy> =
         nodes.iter().map(|(node, local)| Copy { node, local: local.as_deref() }).collect();
     let before = cache.status().cloned().unwrap_or_default();
@@ -119,6 +132,7 @@ async fn status<C: CacheKind>(
         copies: &copies,
         users,
         problems,
+        stuck: &stuck,
         now: Timestamp::now(),
     });
     if C::plain(context).get() {
@@ -165,6 +179,18 @@ fn places<C: CacheKind>(cache: &C, context: &Context, enabled: bool) -> Places {
         of_cache.filter_map(|name| groups.iter().copied().find(|group| group.name_any() == *name)).collect();
     let short = if enabled { capacity::problems(this.spec, &groups, &waiting) } else { Vec::new() };
     Places { nodes, short }
+}
+
+/// By node, a group of the cache's and why its agent does not run there (G8).
+fn stuck_agents<C: CacheKind>(cache: &C, context: &Context) -> BTreeMap<String, (String, String)> {
+    let mut all = BTreeMap::new();
+    for name in &cache.spec().node_groups {
+        let Some(group) = context.stores.groups.store.get(&ObjectRef::new(name)) else { continue };
+        for (node, why) in context.stores.stuck_agents(&group) {
+            all.entry(node).or_insert_with(|| (name.clone(), why));
+        }
+    }
+    all
 }
 
 /// Takes the cache's Jobs and volumes away, then the finalizer, without waiting for any of them: it

@@ -12,7 +12,7 @@ use kube::{Api, Resource, ResourceExt};
 
 use super::context::{Context, RECHECK, retry};
 use super::stores::{Stores, Touched, all};
-use super::volumes::{Obstacle, advance};
+use super::volumes::advance;
 use super::{apply, controller_config};
 use crate::api::{LocalModelNode, LocalModelNodeGroup};
 use crate::config::agent_image;
@@ -37,12 +37,17 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelNodeGr
         // How full its nodes are planned follows from their lists and from the caches' sizes.
         Touched::All | Touched::Cache(_) | Touched::LocalNode(_) => all(&stores.groups.store),
         Touched::Group(name) => vec![ObjectRef::new(name)],
-        Touched::Owned { cache: None, group: Some(label), .. } => {
-            let of = |group: &LocalModelNodeGroup| names::label_value(&group.name_any()) == *label;
-            stores.groups.store.state_filter(of).iter().map(|group| ObjectRef::from_obj(&**group)).collect()
-        }
-        _ => Vec::new(),
+        Touched::Owned { cache: None, group: Some(label), .. } => of_label(stores, label),
+        Touched::Agents(None) => all(&stores.groups.store),
+        Touched::Agents(Some(label)) => of_label(stores, label),
+        Touched::Node(_) => all(&stores.groups.store),
+        Touched::Owned { .. } => Vec::new(),
     }
+}
+
+fn of_label(stores: &Stores, label: &str) -> Vec<ObjectRef<LocalModelNodeGroup>> {
+    let of = |group: &LocalModelNodeGroup| names::label_value(&group.name_any()) == label;
+    stores.groups.store.state_filter(of).iter().map(|group| ObjectRef::from_obj(&**group)).collect()
 }
 
 async fn reconcile(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Result<Action, Error> {
@@ -69,13 +74,7 @@ async fn agents(
     let config = context.stores.config();
     let Some(owner) = group.controller_owner_ref(&()) else { return Ok(()) };
     let pair = volumes::agent(group, owner.clone(), &context.namespace);
-    match advance(context, &pair).await? {
-        Some(Obstacle::Conflict(message)) => problems.push(Statement::problem(cache::NAME_CONFLICT, message)),
-        Some(Obstacle::Terminating(message) | Obstacle::Theirs(message)) => {
-            problems.push(Statement::problem(cache::VOLUMES_TERMINATING, message));
-        }
-        None => {}
-    }
+    problems.extend(advance(context, &pair).await?.map(|obstacle| obstacle.problem()));
     let wanted = agent::daemon_set(group, &owner, &config, &context.namespace, &context.image)
         .map_err(|error| Error::Manifest(names::agent(&group.name_any()), error))?;
     let api: Api<DaemonSet> = Api::namespaced(context.client.clone(), &context.namespace);
@@ -116,7 +115,8 @@ async fn status(
     let nodes = context.stores.local_nodes.store.state();
     let nodes: Vec<&LocalModelNode> = nodes.iter().map(|node| &**node).collect();
     let usage = node_group::usage(&group.name_any(), &nodes, &context.stores.wanted().caches());
-    let view = View { group, usage: &usage, problems, now: Timestamp::now() };
+    let stuck = context.stores.stuck_agents(group);
+    let view = View { group, usage: &usage, problems, stuck: &stuck, now: Timestamp::now() };
     let wanted = node_group::status(&view);
     let api: Api<LocalModelNodeGroup> = Api::all(context.client.clone());
     match apply::patch_status(&api, group, &before, &wanted).await {

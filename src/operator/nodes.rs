@@ -38,7 +38,7 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<Node>> {
     match touched {
         Touched::All | Touched::Group(_) | Touched::Cache(_) => all(&stores.nodes.store),
         Touched::Node(name) | Touched::LocalNode(name) => vec![ObjectRef::new(name)],
-        Touched::Owned { .. } => Vec::new(),
+        Touched::Owned { .. } | Touched::Agents(_) => Vec::new(),
     }
 }
 

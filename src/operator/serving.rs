@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::cache_volumes::{exactly, ignore_missing};
 use super::context::Context;
-use super::volumes::{Obstacle, advance};
+use super::volumes::advance;
 use crate::api::CacheSpec;
 use crate::error::{Doing, Error};
-use crate::plan::cache::{NAME_CONFLICT, VOLUMES_TERMINATING};
+use crate::plan::cache::NAME_CONFLICT;
 use crate::plan::conditions::Statement;
 use crate::plan::names::{self, CacheKey, MANAGER, NODE_GROUP, SERVES, UNUSED_SINCE};
 use crate::plan::serving::{self, Claim};
@@ -78,12 +78,7 @@ impl Served<'_> {
         let pair = volumes::serving(self.key, self.spec, self.owner.clone(), &group, namespace);
         match advance(self.context, &pair).await {
             Ok(None) => {}
-            Ok(Some(Obstacle::Conflict(message))) => {
-                problems.push(Statement::problem(NAME_CONFLICT, message));
-            }
-            Ok(Some(Obstacle::Terminating(message) | Obstacle::Theirs(message))) => {
-                problems.push(Statement::problem(VOLUMES_TERMINATING, message));
-            }
+            Ok(Some(obstacle)) => problems.push(obstacle.problem()),
             Err(error) if error.code() == Some(403) && error.to_string().contains("being terminated") => {
                 tracing::info!(namespace, "no serving volumes: the namespace is being deleted");
             }

@@ -1,6 +1,6 @@
 //! What the operator knows: one store per kind, and the news that something in one changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -8,20 +8,23 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::broadcast;
 
 use super::users::Users;
-use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup};
+use crate::api::{
+    ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup,
+};
 use crate::config::{Config, ConfigError};
 use crate::live_config::LiveConfig;
+use crate::plan::agent::AGENT_PODS;
 use crate::plan::entries::{PlannedCache, is_ready};
 use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER};
-use crate::plan::rivals;
 use crate::plan::users::User;
+use crate::plan::{agent_pods, rivals, source};
 use crate::watch::{Change, Watch, watch};
 
 /// What may have changed.
@@ -37,6 +40,8 @@ pub(super) enum Touched {
     Node(String),
     /// A node's `LocalModelNode`.
     LocalNode(String),
+    /// What is told of agents' pods: of a group's, by the value of its label, or of any.
+    Agents(Option<String>),
     /// A volume, claim or `DaemonSet` of ours, by the label values of its cache and group.
     Owned {
         /// The cache it belongs to.
@@ -59,6 +64,11 @@ pub(super) struct Stores {
     pub(super) volumes: Watch<PersistentVolume>,
     pub(super) claims: Watch<PersistentVolumeClaim>,
     pub(super) daemon_sets: Watch<DaemonSet>,
+    /// The agents' pods.
+    pub(super) agents: Watch<Pod>,
+    /// Warnings about pods in the agents' namespace.
+    pub(super) warnings: Watch<Event>,
+    pub(super) containers: Watch<ClusterStorageContainer>,
     rivals: Watch<Deployment>,
     users: Users,
     config: LiveConfig,
@@ -70,6 +80,7 @@ pub(super) struct Wanted {
     groups: Vec<Arc<LocalModelNodeGroup>>,
     caches: Vec<Arc<LocalModelCache>>,
     namespace_caches: Vec<Arc<LocalModelNamespaceCache>>,
+    containers: Vec<Arc<ClusterStorageContainer>>,
 }
 
 impl Wanted {
@@ -80,8 +91,17 @@ impl Wanted {
 
     /// The caches of both kinds.
     pub(super) fn caches(&self) -> Vec<PlannedCache<'_>> {
+        let containers = self.containers();
         let of_namespaces = self.namespace_caches.iter().map(|cache| PlannedCache::from(&**cache));
-        self.caches.iter().map(|cache| PlannedCache::from(&**cache)).chain(of_namespaces).collect()
+        let all = self.caches.iter().map(|cache| PlannedCache::from(&**cache)).chain(of_namespaces);
+        let fetchable = |uri: &str| source::problem(uri, &containers).is_none();
+        all.map(|cache| PlannedCache { fetchable: fetchable(&cache.spec.source_model_uri), ..cache })
+            .collect()
+    }
+
+    /// The storage containers.
+    pub(super) fn containers(&self) -> Vec<&ClusterStorageContainer> {
+        self.containers.iter().map(|container| &**container).collect()
     }
 }
 
@@ -118,6 +138,17 @@ impl Stores {
             volumes: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
             claims: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
             daemon_sets: watch(Api::namespaced(client.clone(), namespace), ours(), tell(&news, owned)),
+            agents: watch(
+                Api::namespaced(client.clone(), namespace),
+                all().labels(&format!("app.kubernetes.io/name={AGENT_PODS}")),
+                tell(&news, |p: &Pod| Touched::Agents(p.labels().get(names::NODE_GROUP).cloned())),
+            ),
+            warnings: watch(
+                Api::namespaced(client.clone(), namespace),
+                all().fields("type=Warning,involvedObject.kind=Pod"),
+                tell(&news, |_: &Event| Touched::Agents(None)),
+            ),
+            containers: watch(Api::all(client.clone()), all(), tell(&news, |_| Touched::All)),
             rivals: watch(
                 Api::namespaced(client.clone(), namespace),
                 all().fields(&format!("metadata.name={}", rivals::DEPLOYMENT)),
@@ -140,12 +171,26 @@ impl Stores {
             groups: self.groups.store.state(),
             caches: self.caches.store.state(),
             namespace_caches: self.namespace_caches.store.state(),
+            containers: self.containers.store.state(),
         }
     }
 
     /// Every object that uses a cache now.
     pub(super) fn users(&self) -> Vec<User> {
         self.users.all()
+    }
+
+    /// Why the agents of a group do not run, by node (G8).
+    pub(super) fn stuck_agents(&self, group: &LocalModelNodeGroup) -> BTreeMap<String, String> {
+        let (pods, events) = (self.agents.store.state(), self.warnings.store.state());
+        let nodes = self.nodes.store.state();
+        let nodes: Vec<&Node> = nodes.iter().map(|node| &**node).filter(|node| is_ready(node)).collect();
+        let view = agent_pods::View {
+            pods: &pods.iter().map(|pod| &**pod).collect::<Vec<_>>(),
+            events: &events.iter().map(|event| &**event).collect::<Vec<_>>(),
+            tolerations: &self.config().pod.tolerations,
+        };
+        agent_pods::stuck(group, &nodes, &view)
     }
 
     /// Why nothing is written: KServe's own controller runs (O1).
@@ -189,6 +234,9 @@ impl Stores {
         self.volumes.name_if_unfilled(&mut missing);
         self.claims.name_if_unfilled(&mut missing);
         self.daemon_sets.name_if_unfilled(&mut missing);
+        self.agents.name_if_unfilled(&mut missing);
+        self.warnings.name_if_unfilled(&mut missing);
+        self.containers.name_if_unfilled(&mut missing);
         self.rivals.name_if_unfilled(&mut missing);
         self.users.name_if_unfilled(&mut missing);
         self.config.maps.name_if_unfilled(&mut missing);
@@ -253,7 +301,7 @@ fn owned<K: Resource>(object: &K) -> Touched {
     }
 }
 
-/// A kubelet reports several times a minute; only labels and readiness matter here.
+/// A kubelet reports several times a minute; only labels, taints and readiness matter here.
 fn tell_of_nodes(news: &broadcast::Sender<Touched>) -> impl FnMut(Change<Node>) + Send + 'static {
     let mut tell = tell(news, |node: &Node| Touched::Node(node.name_any()));
     let mut seen = HashMap::new();
@@ -262,6 +310,9 @@ fn tell_of_nodes(news: &broadcast::Sender<Touched>) -> impl FnMut(Change<Node>) 
             Change::Applied(node) => {
                 let mut hash = DefaultHasher::new();
                 (node.labels(), is_ready(node), &node.metadata.uid).hash(&mut hash);
+                for taint in node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()) {
+                    (&taint.key, &taint.value, &taint.effect).hash(&mut hash);
+                }
                 if seen.insert(node.name_any(), hash.finish()) == Some(hash.finish()) {
                     return;
                 }

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use super::cache_volumes::exactly;
 use super::context::Context;
 use crate::error::{Doing, Error};
+use crate::plan::cache::{NAME_CONFLICT, VOLUMES_OUTDATED, VOLUMES_TERMINATING};
+use crate::plan::conditions::Statement;
 use crate::plan::names::MANAGER;
-use crate::plan::volumes::{Pair, Step, step};
+use crate::plan::volumes::{Pair, Step, outdated, step};
 
 /// What stands in the way of a pair.
 #[derive(Debug, PartialEq)]
@@ -21,6 +23,21 @@ pub(super) enum Obstacle {
     Conflict(String),
     /// The claim is KServe's and has to go, once nothing of KServe's runs on it any more.
     Theirs(String),
+    /// The pair works, and is not what its group says now.
+    Outdated(String),
+}
+
+impl Obstacle {
+    /// The condition that tells of it.
+    pub(super) fn problem(&self) -> Statement {
+        match self {
+            Self::Terminating(message) | Self::Theirs(message) => {
+                Statement::problem(VOLUMES_TERMINATING, message)
+            }
+            Self::Conflict(message) => Statement::problem(NAME_CONFLICT, message),
+            Self::Outdated(message) => Statement::problem(VOLUMES_OUTDATED, message),
+        }
+    }
 }
 
 /// Takes the next step, if there is one; the write's own event brings the one after it.
@@ -46,7 +63,9 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
     };
     let step = step(wanted, volume.as_ref(), claim.as_ref());
     match &step {
-        Step::Done => return Ok(None),
+        Step::Done => {
+            return Ok(volume.and_then(|volume| outdated(wanted, &volume)).map(Obstacle::Outdated));
+        }
         Step::Wait(message) => return Ok(Some(Obstacle::Terminating(message.clone()))),
         Step::Conflict(message) => return Ok(Some(Obstacle::Conflict(message.clone()))),
         Step::ReplaceClaim(message) => return Ok(Some(Obstacle::Theirs(message.clone()))),

@@ -9,7 +9,7 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
 use super::context::Context;
-use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
+use crate::api::{ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
 use crate::plan::names::CacheKey;
 use crate::plan::users::User;
 use crate::webhook::World;
@@ -33,6 +33,10 @@ impl World for Context {
 
     fn namespace_caches(&self) -> Vec<Arc<LocalModelNamespaceCache>> {
         self.stores.namespace_caches.store.state()
+    }
+
+    fn containers(&self) -> Vec<Arc<ClusterStorageContainer>> {
+        self.stores.containers.store.state()
     }
 
     fn nodes(&self) -> Vec<Arc<Node>> {

@@ -4,9 +4,9 @@
 use super::capacity;
 use super::entries::PlannedCache;
 use super::names::CacheKey;
+use super::source;
 use super::users::{Kind, User};
-use crate::api::LocalModelNodeGroup;
-use crate::download::source::Location;
+use crate::api::{ClusterStorageContainer, LocalModelNodeGroup};
 
 /// The most names that a message lists.
 const MOST_NAMES: usize = 10;
@@ -53,12 +53,13 @@ pub enum Refused {
 }
 
 /// Checks a cache that is made or changed; returns what to warn of. `others` are all caches, `groups` those
-/// of its groups that exist.
+/// of its groups that exist, `containers` what downloads foreign schemes.
 pub fn cache_written(
     cache: &PlannedCache,
     others: &[PlannedCache],
     groups: &[&LocalModelNodeGroup],
     missing_groups: &[String],
+    containers: &[&ClusterStorageContainer],
 ) -> Result<Vec<String>, Refused> {
     let name = cache_name(&cache.key);
     let uri = &cache.spec.source_model_uri;
@@ -83,12 +84,8 @@ pub fn cache_written(
     }
     let never = groups.iter().filter_map(|group| capacity::never_fits(cache.spec, group));
     warnings.extend(never.map(|why| format!("{name} waits: {why}")));
-    // Other schemes are for the cluster's storage containers to know.
-    if uri.starts_with("hf://")
-        && let Err(error) = Location::parse(uri)
-    {
-        warnings.push(format!("{name} cannot be downloaded: {error}"));
-    }
+    let invalid = source::problem(uri, containers);
+    warnings.extend(invalid.map(|problem| format!("{name} cannot be downloaded: {}", problem.message)));
     Ok(warnings)
 }
 

@@ -21,6 +21,9 @@ pub const NO_PATH: &str = "NoPath";
 /// A volume spec of the group has a quantity that cannot be read (G7).
 pub const INVALID_QUANTITY: &str = "InvalidQuantity";
 
+/// The `app.kubernetes.io/name` of agents' pods.
+pub const AGENT_PODS: &str = "localmodel-agent";
+
 /// The port on which agents answer health checks.
 pub const HEALTH_PORT: u16 = 8081;
 
@@ -34,7 +37,7 @@ pub fn daemon_set(
 ) -> Result<DaemonSet, serde_json::Error> {
     let name = names::agent(&group.name_any());
     let pod_labels = BTreeMap::from([
-        ("app.kubernetes.io/name", "localmodel-agent".to_owned()),
+        ("app.kubernetes.io/name", AGENT_PODS.to_owned()),
         (MANAGED_BY, MANAGER.to_owned()),
         (names::NODE_GROUP, names::label_value(&group.name_any())),
     ]);

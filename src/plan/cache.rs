@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::agent_pods;
 use super::capacity::INSUFFICIENT_CAPACITY;
 use super::conditions::{self, Statement};
 use super::copies::{self, Copy};
@@ -20,6 +21,13 @@ pub const NODE_GROUP_NOT_FOUND: &str = "NodeGroupNotFound";
 pub const NAME_CONFLICT: &str = "NameConflict";
 /// A volume of an earlier cache of the same name is still in deletion (D1).
 pub const VOLUMES_TERMINATING: &str = "VolumesTerminating";
+/// A node group's volume specs were changed after volumes had been made from them (G2).
+pub const VOLUMES_OUTDATED: &str = "VolumesOutdated";
+
+/// Copies are still to come by themselves.
+pub const PROGRESSING: &str = "Progressing";
+/// Something does not come right by itself.
+pub const DEGRADED: &str = "Degraded";
 
 /// Conditions whose words count bytes that come and go with other caches.
 const COUNTING: [&str; 2] = [INSUFFICIENT_CAPACITY, STORAGE_LIMIT_EXCEEDED];
@@ -41,16 +49,21 @@ pub struct View<'a> {
     pub users: &'a [User],
     /// What stands in its way.
     pub problems: Vec<Statement>,
+    /// By node, a group of the cache's and why its agent does not run there (G8).
+    pub stuck: &'a BTreeMap<String, (String, String)>,
     /// The time of this look.
     pub now: Timestamp,
 }
 
 /// The whole status.
 pub fn status(view: &View) -> CacheStatus {
-    let nodes = copies::nodes(view.key, view.copies);
+    let mut nodes = copies::nodes(view.key, view.copies);
     let count = copies::count(&nodes);
     let mut statements = view.problems.clone();
-    statements.push(ready(view, &count, &nodes));
+    statements.extend(agent_pods::told_of_copies(&mut nodes, view.stuck));
+    let ready = ready(view, &statements, &count, &nodes);
+    let degraded = degraded(&statements, &count, &nodes);
+    statements.extend([progressing(&count, &nodes), degraded, ready]);
     CacheStatus {
         node_status: nodes.iter().map(|(node, copy)| (node.clone(), copy.phase)).collect(),
         ready: Some(format!("{}/{}", count.available, count.total)),
@@ -64,17 +77,20 @@ pub fn status(view: &View) -> CacheStatus {
 
 /// `Ready`: at least one copy, and all are available. Its reason is the first thing that a person
 /// would want to know.
-fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -> Statement {
-    let so_far = format!("{} of {} copies are available", count.available, count.total);
-    if let Some(failed) = nodes.iter().find(|(_, copy)| copy.phase == NodeStatus::NodeDownloadError) {
-        let (node, copy) = failed;
-        let message = copy.message.as_deref().unwrap_or("the download failed");
-        return Statement::ready(false, "DownloadFailed", format!("{so_far}; on {node}: {message}"));
+fn ready(
+    view: &View,
+    problems: &[Statement],
+    count: &ModelCopies,
+    nodes: &BTreeMap<String, NodeCopy>,
+) -> Statement {
+    let so_far = so_far(count);
+    if let Some(failed) = failed(nodes) {
+        return Statement::ready(false, "DownloadFailed", format!("{so_far}; {failed}"));
     }
     if count.total > 0 && count.available == count.total {
         return Statement::ready(true, "Available", so_far);
     }
-    if let Some(problem) = view.problems.first() {
+    if let Some(problem) = problems.first() {
         return Statement::ready(false, &problem.reason, problem.message.clone());
     }
     if count.total == 0 && !view.enabled {
@@ -95,6 +111,45 @@ fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -
     let first =
         nodes.iter().find_map(|(node, copy)| Some(format!("; on {node}: {}", copy.message.as_ref()?)));
     Statement::ready(false, reason, so_far + &first.unwrap_or_default())
+}
+
+fn so_far(count: &ModelCopies) -> String {
+    format!("{} of {} copies are available", count.available, count.total)
+}
+
+/// The first copy that failed, and why.
+fn failed(nodes: &BTreeMap<String, NodeCopy>) -> Option<String> {
+    let (node, copy) = nodes.iter().find(|(_, copy)| copy.phase == NodeStatus::NodeDownloadError)?;
+    Some(format!("on {node}: {}", copy.message.as_deref().unwrap_or("the download failed")))
+}
+
+/// `Progressing`: copies are still to come by themselves.
+fn progressing(count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -> Statement {
+    let of = |phase| nodes.values().filter(|copy| copy.phase == phase).count();
+    let (running, waiting) = (of(NodeStatus::NodeDownloading), of(NodeStatus::NodeDownloadPending));
+    let (holds, reason, message) = if running > 0 {
+        (true, "Downloading", format!("{running} of {} copies are being downloaded", count.total))
+    } else if waiting > 0 {
+        (true, "DownloadPending", format!("{waiting} of {} downloads have not begun", count.total))
+    } else {
+        (false, "Settled", "no download is under way or due".to_owned())
+    };
+    Statement { kind: PROGRESSING, holds, reason: reason.into(), message }
+}
+
+/// `Degraded`: something does not come right by itself, even where all copies are available.
+fn degraded(problems: &[Statement], count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -> Statement {
+    // What an earlier cache of the name leaves goes by itself.
+    let lasting = problems.iter().find(|problem| problem.kind != VOLUMES_TERMINATING);
+    let (holds, reason, message) = match (failed(nodes), lasting) {
+        (Some(failed), _) => {
+            let message = format!("{} of {} copies failed; {failed}", count.failed, count.total);
+            (true, "DownloadFailed".to_owned(), message)
+        }
+        (None, Some(problem)) => (true, problem.reason.clone(), problem.message.clone()),
+        (None, None) => (false, "AsExpected".to_owned(), "nothing stands in the way".to_owned()),
+    };
+    Statement { kind: DEGRADED, holds, reason, message }
 }
 
 /// Something that happened to a cache, for an Event (O3).
@@ -131,13 +186,16 @@ pub fn happenings(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
     copies.chain(new_problems(&before.conditions, &after.conditions)).collect()
 }
 
+/// The conditions that sum up the others, and are no news beside them.
+const SUMS: [&str; 3] = [conditions::READY, PROGRESSING, DEGRADED];
+
 /// The problems among conditions that were not told before, of a cache or of a node group. What only
 /// counts other bytes than before is no news.
 pub fn new_problems(before: &[Condition], after: &[Condition]) -> Vec<Happening> {
     let told = |c: &Condition, b: &Condition| {
         b.type_ == c.type_ && (b.message == c.message || COUNTING.contains(&c.type_.as_str()))
     };
-    let is_new = |c: &&Condition| c.type_ != conditions::READY && !before.iter().any(|b| told(c, b));
+    let is_new = |c: &&Condition| !SUMS.contains(&c.type_.as_str()) && !before.iter().any(|b| told(c, b));
     let problem = |c: &Condition| Happening {
         warning: true,
         reason: c.reason.clone(),

@@ -29,6 +29,8 @@ pub struct PlannedCache<'a> {
     pub created: Option<Timestamp>,
     /// Whether it is in deletion; then nothing of it is planned any more.
     pub deleting: bool,
+    /// Whether anything can download its source; else nothing new of it is planned (C7).
+    pub fetchable: bool,
 }
 
 /// What is planned on a node, and what does not fit there.
@@ -47,6 +49,7 @@ impl<'a> From<&'a LocalModelCache> for PlannedCache<'a> {
             spec: &cache.spec,
             created: created(&cache.metadata),
             deleting: cache.metadata.deletion_timestamp.is_some(),
+            fetchable: true,
         }
     }
 }
@@ -58,6 +61,7 @@ impl<'a> From<&'a LocalModelNamespaceCache> for PlannedCache<'a> {
             spec: &cache.spec,
             created: created(&cache.metadata),
             deleting: cache.metadata.deletion_timestamp.is_some(),
+            fetchable: true,
         }
     }
 }
@@ -127,7 +131,7 @@ impl<'a> Wish<'a> {
     /// groups goes over where there is room, and else stays (N2, C8).
     fn place(&self, ledger: &mut Ledger<'a>, enabled: bool) -> Option<&'a str> {
         let (group, allowed) = self.group;
-        if !enabled || self.held == Some(group) {
+        if !enabled || !self.cache.fetchable || self.held == Some(group) {
             return self.held;
         }
         let Some(size) = self.size else { return self.held };
@@ -141,8 +145,11 @@ impl<'a> Wish<'a> {
         Some(group)
     }
 
-    /// What it waits for; nothing where its size cannot be read, which is told elsewhere.
+    /// What it waits for; nothing where its size or source makes no sense, which is told elsewhere.
     fn waits(&self, ledger: &Ledger) -> Option<Waiting> {
+        if !self.cache.fetchable {
+            return None;
+        }
         let (group, allowed) = self.group;
         Some(Waiting {
             cache: self.cache.key.clone(),

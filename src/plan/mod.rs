@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod agent;
+pub mod agent_pods;
 pub mod cache;
 pub mod capacity;
 pub mod certificates;
@@ -24,6 +25,7 @@ pub mod pod;
 pub mod rivals;
 pub mod selector;
 pub mod serving;
+pub mod source;
 pub mod takeover;
 pub mod uninstall;
 pub mod users;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::admission::list;
+use super::agent_pods;
 use super::capacity::{self, Ledger};
 use super::conditions::{Statement, conditions};
 use super::entries::{PlannedCache, group_of_entry};
@@ -49,11 +50,14 @@ pub struct View<'a> {
     pub usage: &'a Usage,
     /// What stands in the way of its agents.
     pub problems: Vec<Statement>,
+    /// Why its agents do not run, by node (G8).
+    pub stuck: &'a BTreeMap<String, String>,
     /// The time of this look.
     pub now: Timestamp,
 }
 
-/// The whole status. A limit that is exceeded stands beside `Ready`: the agents work all the same.
+/// The whole status. A limit that is exceeded, and nodes where the agent does not run, stand beside `Ready`:
+/// the other agents work all the same.
 pub fn status(view: &View) -> LocalModelNodeGroupStatus {
     let before = view.group.status.clone().unwrap_or_default();
     let fullest = view.usage.values().copied().max().unwrap_or(0);
@@ -68,6 +72,7 @@ pub fn status(view: &View) -> LocalModelNodeGroupStatus {
         Some(problem) => Statement::ready(false, &problem.reason, problem.message.clone()),
     });
     let allowed = allowed.ok();
+    statements.extend(agent_pods::problem_of_group(view.stuck));
     statements.extend(allowed.and_then(|allowed| exceeded(view.usage, allowed)));
     LocalModelNodeGroupStatus {
         used: Some(exact(fullest)),

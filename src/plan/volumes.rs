@@ -256,6 +256,26 @@ pub fn step(wanted: &Pair, volume: Option<&PersistentVolume>, claim: Option<&Per
     }
 }
 
+/// What to tell of a volume of ours that was made from other volume specs than its group has now: it stays
+/// as it is (G2). Only KServe's definition of groups lets them be changed.
+pub fn outdated(wanted: &Pair, volume: &PersistentVolume) -> Option<String> {
+    let folder = folder(wanted);
+    let theirs = wanted.theirs.as_ref().map(|theirs| at_path(&folder, &theirs.path));
+    if [Some(folder), theirs].iter().flatten().any(|folder| same_volume(wanted, volume, folder)) {
+        return None;
+    }
+    Some(format!(
+        "PersistentVolume {} keeps the folder and the nodes that its node group had when it was made: put the group's persistentVolumeSpec back, or make a new node group with the new one",
+        volume.name_any()
+    ))
+}
+
+/// The folder that a pair's volume is to lead to.
+fn folder(wanted: &Pair) -> Value {
+    let path = |spec: &PersistentVolumeSpec| json!({"local": spec.local, "hostPath": spec.host_path});
+    wanted.volume.spec.as_ref().map(path).unwrap_or_default()
+}
+
 /// The step when the volume is there as wanted.
 fn with_volume(volume: &PersistentVolume, claim: Option<(&PersistentVolumeClaim, Relation)>) -> Step {
     let is_free = matches!(phase(volume), Some("Released" | "Failed"));
@@ -325,8 +345,7 @@ enum Relation {
 }
 
 fn volume_relation(wanted: &Pair, live: &PersistentVolume) -> Relation {
-    let path = |spec: &PersistentVolumeSpec| json!({"local": spec.local, "hostPath": spec.host_path});
-    let ours = wanted.volume.spec.as_ref().map(path).unwrap_or_default();
+    let ours = folder(wanted);
     match relation(&live.metadata, &wanted.volume.metadata) {
         Some(known) => known,
         None if same_volume(wanted, live, &ours) => Relation::Adoptable,

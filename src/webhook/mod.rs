@@ -16,7 +16,7 @@ use axum::Router;
 use axum::routing::post;
 use k8s_openapi::api::core::v1::Node;
 
-use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
+use crate::api::{ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
 use crate::plan::names::CacheKey;
 use crate::plan::users::User;
 use crate::plan::webhooks;
@@ -35,6 +35,8 @@ pub trait World: Send + Sync + 'static {
     fn caches(&self) -> Vec<Arc<LocalModelCache>>;
     /// All namespace caches.
     fn namespace_caches(&self) -> Vec<Arc<LocalModelNamespaceCache>>;
+    /// All storage containers.
+    fn containers(&self) -> Vec<Arc<ClusterStorageContainer>>;
     /// All nodes.
     fn nodes(&self) -> Vec<Arc<Node>>;
     /// Whatever uses a cache.

@@ -59,6 +59,10 @@ impl World for Known {
         self.namespace_caches.clone()
     }
 
+    fn containers(&self) -> Vec<Arc<ClusterStorageContainer>> {
+        Vec::new()
+    }
+
     fn nodes(&self) -> Vec<Arc<Node>> {
         Vec::new()
     }

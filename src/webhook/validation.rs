@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::World;
 use super::review::{Answer, Otherwise, answer};
-use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
+use crate::api::{ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
 use crate::plan::admission::{
     Refused, cache_deleted, cache_written, group_deleted, only_pods_of_services, users_of_group,
 };
@@ -81,7 +81,9 @@ async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, deletes: bool) -
     let groups: Vec<&LocalModelNodeGroup> = groups.iter().map(|group| &**group).collect();
     let others = world.caches();
     let others: Vec<PlannedCache> = others.iter().map(|cache| PlannedCache::from(&**cache)).collect();
-    told(cache_written(cache, &others, &groups, &missing), name)
+    let containers = world.containers();
+    let containers: Vec<&ClusterStorageContainer> = containers.iter().map(|container| &**container).collect();
+    told(cache_written(cache, &others, &groups, &missing, &containers), name)
 }
 
 /// A service may have been deleted in the same breath as its cache: its pods are told a moment later.

@@ -16,7 +16,7 @@ fn spec(uri: &str, groups: &[&str]) -> CacheSpec {
 }
 
 fn planned<'a>(key: &CacheKey, spec: &'a CacheSpec) -> PlannedCache<'a> {
-    PlannedCache { key: key.clone(), spec, created: None, deleting: false }
+    PlannedCache { key: key.clone(), spec, created: None, deleting: false, fetchable: true }
 }
 
 fn user(cache: &CacheKey, kind: Kind, name: &str) -> User {
@@ -31,7 +31,7 @@ fn said(
     missing: &[&str],
 ) -> Result<Vec<String>, String> {
     let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-    cache_written(&planned(cache, &spec(uri, &["g"])), others, &[], &missing)
+    cache_written(&planned(cache, &spec(uri, &["g"])), others, &[], &missing, &[])
         .map_err(|refused| refused.to_string())
 }
 
@@ -74,7 +74,7 @@ fn a_namespace_cache_of_a_group_that_does_not_exist_is_refused_and_a_cluster_cac
 fn a_cache_that_no_node_of_a_group_can_take_is_warned_of() {
     let (key, spec) = (CacheKey::cluster("m"), spec("hf://o/m", &["workers"]));
     let warned =
-        |limit: &str| cache_written(&planned(&key, &spec), &[], &[&group_limited(limit)], &[]).unwrap();
+        |limit: &str| cache_written(&planned(&key, &spec), &[], &[&group_limited(limit)], &[], &[]).unwrap();
     assert_eq!(
         warned("1G"),
         [

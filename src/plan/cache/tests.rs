@@ -27,6 +27,7 @@ fn of(nodes: &[(Node, LocalModelNode)], problems: &[Statement], enabled: bool) -
         copies: &copies,
         users: &[],
         problems: problems.to_vec(),
+        stuck: &BTreeMap::new(),
         now: at(1_700_000_000),
     })
 }
@@ -150,7 +151,7 @@ fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
         let (s, r, m) = ready(&got);
         assert_eq!((s, r), (status, reason), "{case}: {m}");
         assert!(m.contains(message), "{case}: {m}");
-        assert_eq!(got.conditions.len(), 1 + problems.len(), "{case}");
+        assert_eq!(got.conditions.len(), 3 + problems.len(), "{case}");
     }
 }
 
@@ -167,6 +168,7 @@ fn the_same_look_at_a_later_time_changes_nothing() {
         copies: &copies,
         users: &[],
         problems: Vec::new(),
+        stuck: &BTreeMap::new(),
         now: at(1_800_000_000),
     });
     assert_eq!(later, first);
@@ -220,9 +222,51 @@ fn services_that_use_the_cache_are_listed_and_nothing_stale_is_kept() {
         copies: &[],
         users: &users,
         problems: Vec::new(),
+        stuck: &BTreeMap::new(),
         now: at(0),
     });
     assert_eq!(after.inference_services, []);
     let listed = NamespacedName { namespace: Some("team".into()), name: Some("service".into()) };
     assert_eq!(after.llm_inference_services, [listed]);
+}
+
+#[test]
+fn progressing_and_degraded_say_whether_anything_comes_by_itself() {
+    let missing = [Statement::problem(NODE_GROUP_NOT_FOUND, "LocalModelNodeGroup g does not exist")];
+    let going = [Statement::problem(VOLUMES_TERMINATING, "PersistentVolume v is still being deleted")];
+    let error = json!({"reason": "TokenInvalid", "message": "the token is invalid"});
+    let copy = |phase: &str, detail: &Value| (node("n"), local(phase, detail));
+    let cases = [
+        ("warm", copy("ModelDownloaded", &json!({})), &[][..], ("False", "Settled"), ("False", "AsExpected")),
+        (
+            "loading",
+            copy("ModelDownloading", &json!({})),
+            &[],
+            ("True", "Downloading"),
+            ("False", "AsExpected"),
+        ),
+        (
+            "pending",
+            copy("ModelDownloadPending", &json!({})),
+            &going,
+            ("True", "DownloadPending"),
+            ("False", "AsExpected"),
+        ),
+        ("failed", copy("ModelDownloadError", &error), &[], ("False", "Settled"), ("True", "DownloadFailed")),
+        (
+            "half",
+            copy("ModelDownloaded", &json!({})),
+            &missing,
+            ("False", "Settled"),
+            ("True", NODE_GROUP_NOT_FOUND),
+        ),
+    ];
+    for (case, copy, problems, progressing, degraded) in cases {
+        let got = of(&[copy], problems, true);
+        let condition = |kind| {
+            let found = got.conditions.iter().find(|c| c.type_ == kind).expect(kind);
+            (found.status.as_str(), found.reason.as_str())
+        };
+        assert_eq!((condition(PROGRESSING), condition(DEGRADED)), (progressing, degraded), "{case}");
+    }
 }

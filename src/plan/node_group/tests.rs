@@ -19,7 +19,13 @@ fn entry(name: &str, group: Option<&str>) -> serde_json::Value {
 fn said(limit: &str, usage: &[(&str, i128)], problems: &[Statement]) -> LocalModelNodeGroupStatus {
     let usage = usage.iter().map(|(node, used)| ((*node).to_owned(), *used)).collect();
     let group = group_limited(limit);
-    status(&View { group: &group, usage: &usage, problems: problems.to_vec(), now: at(1_700_000_000) })
+    status(&View {
+        group: &group,
+        usage: &usage,
+        problems: problems.to_vec(),
+        stuck: &BTreeMap::new(),
+        now: at(1_700_000_000),
+    })
 }
 
 /// The status's `used` and `available`, and its conditions' types, reasons of `Ready` instead.
@@ -74,7 +80,7 @@ fn the_same_look_at_a_later_time_changes_nothing() {
     let mut group = group_limited("10");
     let usage = Usage::from([("one".into(), 12)]);
     let look = |group: &LocalModelNodeGroup, second| {
-        status(&View { group, usage: &usage, problems: Vec::new(), now: at(second) })
+        status(&View { group, usage: &usage, problems: Vec::new(), stuck: &BTreeMap::new(), now: at(second) })
     };
     group.status = Some(look(&group, 1_700_000_000));
     assert_eq!(Some(look(&group, 1_800_000_000)), group.status);

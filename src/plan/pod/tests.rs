@@ -41,6 +41,7 @@ impl Known {
                 spec: &self.spec,
                 created: None,
                 deleting: false,
+                fetchable: true,
             }),
             known: &[],
             groups: &self.groups,

@@ -366,3 +366,15 @@ fn the_serving_volume_of_a_namespace_cache_begins_at_its_area_and_kserves_own_is
     theirs.spec.as_mut().unwrap().local.as_mut().unwrap().path = "/elsewhere".into();
     assert!(is_conflict(&step(&wanted, Some(&theirs), None)));
 }
+
+#[test]
+fn a_volume_made_from_other_specs_than_the_groups_stays_and_is_told_of() {
+    let pair = wanted();
+    let mut live = pair.volume.clone();
+    assert_eq!(outdated(&pair, &live), None);
+    live.spec.as_mut().unwrap().capacity = from(json!({"storage": "1Gi"}));
+    assert_eq!(outdated(&pair, &live), None, "another size of the cache is none of its group's");
+    live.spec.as_mut().unwrap().local.as_mut().unwrap().path = "/elsewhere".into();
+    let told = outdated(&pair, &live).unwrap();
+    assert!(told.contains(&live.name_any()) && told.contains("make a new node group"), "{told}");
+}
