@@ -10,6 +10,7 @@ use super::conditions::{self, Statement};
 use super::copies::{self, Copy};
 use super::names::CacheKey;
 use super::node_group::STORAGE_LIMIT_EXCEEDED;
+use super::pass;
 use super::serving;
 use super::users::{Kind, User};
 use crate::api::cache::{CacheStatus, ModelCopies, NodeCopy, NodeStatus};
@@ -69,7 +70,10 @@ fn ready(view: &View, count: &ModelCopies, nodes: &BTreeMap<String, NodeCopy>) -
     if let Some(failed) = nodes.iter().find(|(_, copy)| copy.phase == NodeStatus::NodeDownloadError) {
         let (node, copy) = failed;
         let message = copy.message.as_deref().unwrap_or("the download failed");
-        return Statement::ready(false, "DownloadFailed", format!("{so_far}; on {node}: {message}"));
+        // No download can help a disk.
+        let of_disk = |reason: &&str| [pass::DISK_NOT_WRITABLE, pass::DISK_FULL].contains(reason);
+        let reason = copy.reason.as_deref().filter(of_disk).unwrap_or("DownloadFailed");
+        return Statement::ready(false, reason, format!("{so_far}; on {node}: {message}"));
     }
     if count.total > 0 && count.available == count.total {
         return Statement::ready(true, "Available", so_far);
@@ -128,7 +132,23 @@ pub fn happenings(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
         };
         Some(Happening { warning, reason: reason.into(), note, node: Some(node.clone()) })
     });
-    copies.chain(new_problems(&before.conditions, &after.conditions)).collect()
+    copies.chain(damaged(before, after)).chain(new_problems(&before.conditions, &after.conditions)).collect()
+}
+
+/// Copies that were complete and are not any more (A5). A node may have been away meanwhile.
+fn damaged(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
+    let was_complete = |node: &String| {
+        let phase = before.node_status.get(node);
+        matches!(phase, Some(NodeStatus::NodeDownloaded | NodeStatus::NodeNotReady))
+    };
+    let is_damage = |reason: &&str| [pass::COPY_DAMAGED, pass::COPY_VANISHED].contains(reason);
+    let happening = |(node, copy): (&String, &NodeCopy)| {
+        let reason = copy.reason.as_deref().filter(is_damage)?;
+        let note =
+            format!("on {node}: {}", copy.message.as_deref().unwrap_or("the copy is not whole any more"));
+        Some(Happening { warning: true, reason: reason.into(), note, node: Some(node.clone()) })
+    };
+    after.nodes.iter().filter(|(node, _)| was_complete(node)).filter_map(happening).collect()
 }
 
 /// The problems among conditions that were not told before, of a cache or of a node group. What only
