@@ -1,8 +1,11 @@
 //! The settings: KServe's ConfigMap `inferenceservice-config`, of which this project reads the sections
 //! `localModel` and `storageInitializer`. Unknown keys are ignored, and so are other sections.
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, LocalObjectReference, Toleration};
 use serde::Deserialize;
+
+use crate::plan::scrub;
 
 /// A section that cannot be read; whoever holds an earlier configuration keeps it.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -55,6 +58,9 @@ pub struct Config {
     /// Ours. What else their pods, and those of Jobs, need.
     #[serde(rename = "localModelAgentPod")]
     pub pod: PodSettings,
+    /// Ours. How often and how fast the bytes of complete copies are read again (A5).
+    #[serde(rename = "localModelScrub")]
+    pub scrub: ScrubSettings,
     /// `storageInitializer.image`: the image of a download Job where nothing above names one.
     #[serde(skip)]
     pub storage_initializer_image: Option<String>,
@@ -70,6 +76,16 @@ pub struct PodSettings {
     pub priority_class_name: Option<String>,
     /// Secrets to pull images with.
     pub image_pull_secrets: Vec<LocalObjectReference>,
+}
+
+/// Settings of the scrub.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScrubSettings {
+    /// Seconds from one check of a copy to the next; a week without it.
+    pub interval_in_secs: u32,
+    /// The most that an agent reads in a second; 0 turns the scrub off.
+    pub bytes_per_second: u64,
 }
 
 #[derive(Deserialize, Default)]
@@ -95,6 +111,7 @@ impl Default for Config {
             agent_cpu_limit: "100m".into(),
             agent_memory_limit: "300Mi".into(),
             pod: PodSettings::default(),
+            scrub: ScrubSettings::default(),
             storage_initializer_image: None,
         }
     }
@@ -109,6 +126,21 @@ impl Default for PodSettings {
             ..Toleration::default()
         };
         Self { tolerations: vec![gpu], priority_class_name: None, image_pull_secrets: Vec::new() }
+    }
+}
+
+impl Default for ScrubSettings {
+    fn default() -> Self {
+        Self { interval_in_secs: 7 * 24 * 3600, bytes_per_second: 20_000_000 }
+    }
+}
+
+impl From<&ScrubSettings> for scrub::Settings {
+    fn from(settings: &ScrubSettings) -> Self {
+        Self {
+            interval: SignedDuration::from_secs(settings.interval_in_secs.into()),
+            bytes_per_second: settings.bytes_per_second,
+        }
     }
 }
 
@@ -175,6 +207,18 @@ mod tests {
         assert_eq!(Config::read(None), Ok(Config::default()));
         assert_eq!(Config::read(Some(&map(&json!({"other": "{}"})))), Ok(Config::default()));
         assert!(!Config::default().enabled);
+    }
+
+    #[test]
+    fn the_scrub_reads_all_in_a_week_unless_told_otherwise() {
+        let settings = |section: &str| {
+            let config = Config::read(Some(&map(&json!({"localModel": section})))).unwrap();
+            let scrub::Settings { interval, bytes_per_second } = (&config.scrub).into();
+            (interval.as_secs(), bytes_per_second)
+        };
+        assert_eq!(settings("{}"), (604_800, 20_000_000));
+        assert_eq!(settings(r#"{"localModelScrub": {"bytesPerSecond": 0}}"#), (604_800, 0));
+        assert_eq!(settings(r#"{"localModelScrub": {"intervalInSecs": 60}}"#), (60, 20_000_000));
     }
 
     #[test]

@@ -58,6 +58,9 @@ enum Command {
         /// Where the node group's disk is mounted.
         #[arg(long, default_value = MOUNT_PATH)]
         root: PathBuf,
+        /// Where that is on the node, for messages.
+        #[arg(long, env = "DISK_PATH")]
+        path: Option<String>,
         /// The port of /healthz and /readyz.
         #[arg(long, default_value_t = HEALTH_PORT)]
         health_port: u16,
@@ -105,8 +108,8 @@ async fn main() -> ExitCode {
         Command::Operator { namespace, image, pod, health_port, webhook_port } => {
             run_operator(operator::Settings { namespace, image, pod, health_port, webhook_port }).await
         }
-        Command::Agent { node_group: group, node, namespace, image, root, health_port } => {
-            run_agent(agent::Settings { node, group, namespace, image, root, health_port }).await
+        Command::Agent { node_group: group, node, namespace, image, root, path, health_port } => {
+            run_agent(agent::Settings { node, group, namespace, image, root, path, health_port }).await
         }
         Command::Uninstall { namespace, limit } => {
             run_uninstall(uninstall::Settings { namespace, limit: Duration::from_secs(limit) }).await

@@ -4,26 +4,30 @@
 //! followed.
 
 mod gate;
+mod scrub;
 
-use std::collections::BTreeSet;
+pub(super) use scrub::OpenCopy;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
 use rustix::process::geteuid;
 
 use super::adopt;
-use super::folders::{is_folder, is_folder_within, link_good_files, names, own_folder, usable};
+use super::folders::{is_folder, is_folder_within, link_files, link_good_files, names, own_folder, usable};
 use crate::api::source::is_storage_key;
 use crate::download::ProgressReport;
-use crate::download::manifest::{Manifest, is_complete};
+use crate::download::manifest::{Damage, DamageKind, Manifest, is_complete};
 use crate::download::store::{Found, Store};
 use crate::error::{Doing, Error};
 use crate::plan::disk::{CopyKey, Folder, Inventory, is_namespace};
 use crate::plan::local_status::Usage;
 use crate::plan::names::{GATE, INCOMING, MODELS, NAMESPACES};
-use crate::plan::pass::Problem;
+use crate::plan::pass::{DISK_FULL, DISK_NOT_WRITABLE, Problem};
 
 /// What every area has.
 const PARTS: [&str; 3] = [MODELS, INCOMING, GATE];
@@ -34,6 +38,10 @@ const KEPT: &str = ".localmodel/kept";
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     root: PathBuf,
+    /// Where that is on the node, for people.
+    on_node: String,
+    /// Damage that could not be written down where it was found.
+    unrecorded: Arc<Mutex<BTreeMap<CopyKey, BTreeSet<String>>>>,
 }
 
 /// What a look at the disk found.
@@ -45,8 +53,9 @@ pub(super) struct Scan {
 }
 
 impl Disk {
-    pub(super) fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+    pub(super) fn new(root: impl Into<PathBuf>, on_node: Option<&str>) -> Self {
+        let on_node = on_node.map(|path| format!(" {path}")).unwrap_or_default();
+        Self { root: root.into(), on_node, unrecorded: Arc::default() }
     }
 
     /// Makes the folders of an area where they are missing; says why it cannot be used otherwise (A2).
@@ -63,14 +72,36 @@ impl Disk {
         above.into_iter().flatten().chain(parts).find_map(|folder| {
             let error = usable(&self.root.join(&folder)).err()?;
             let user = geteuid().as_raw();
-            Some(Problem::new(
-                "DiskNotWritable",
-                format!(
-                    "{}/ on the node group's disk cannot be written by user id {user}: {error}; give that user's group write access, or mend the disk",
-                    folder.display()
+            let folder = folder.display();
+            let disk = format!("the node group's disk{}", self.on_node);
+            Some(match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Problem::new(
+                    DISK_FULL,
+                    format!("{folder}/ cannot be made on {disk}: {error}; free some space or use a larger disk"),
                 ),
-            ))
+                _ => Problem::new(
+                    DISK_NOT_WRITABLE,
+                    format!(
+                        "{folder}/ on {disk} cannot be written by user id {user}: {error}; give that user's group write access, or mend the disk"
+                    ),
+                ),
+            })
         })
+    }
+
+    /// Why nothing more can be written, where no room is left at all. What is to be erased still can be.
+    pub(super) fn full(&self) -> Option<Problem> {
+        let stat = statvfs(&self.root).ok()?;
+        let what = match (stat.f_bavail, stat.f_favail) {
+            (0, _) if stat.f_blocks > 0 => "bytes",
+            (_, 0) if stat.f_files > 0 => "inodes",
+            _ => return None,
+        };
+        let message = format!(
+            "no {what} are free on the node group's disk{}: free some space or use a larger disk",
+            self.on_node
+        );
+        Some(Problem::new(DISK_FULL, message))
     }
 
     /// Looks at every folder. Files are told by their sizes; their bytes are not read.
@@ -120,17 +151,38 @@ impl Disk {
                 let found = &mut scan.inventory;
                 match part {
                     GATE => drop(found.gates.insert(copy)),
-                    INCOMING => drop(found.incoming.insert(copy, folder(&path))),
+                    INCOMING => drop(found.incoming.insert(copy, look(&path).0)),
                     _ => {
                         if namespace.is_none() && is_kept(&path) {
                             found.kept.insert(copy.key.clone());
                         }
-                        found.models.insert(copy, folder(&path));
+                        let (folder, damage) = self.look(&copy, &path);
+                        found.damage.extend(damage.map(|damage| (copy.clone(), damage)));
+                        found
+                            .scrubbed
+                            .extend(scrub::scrubbed(&path).map(|scrubbed| (copy.clone(), scrubbed)));
+                        found.models.insert(copy, folder);
                     }
                 }
             }
         }
         Ok(count)
+    }
+
+    /// What a copy holds; damage that could only be kept in mind counts, too.
+    fn look(&self, copy: &CopyKey, path: &Path) -> (Folder, Option<String>) {
+        let (found, unrecorded) = (look(path), self.unrecorded(copy));
+        if unrecorded.is_empty() || !matches!(found.0, Folder::Complete { .. }) {
+            return found;
+        }
+        let corrupt = |path: &String| Damage { path: path.clone(), kind: DamageKind::Corrupt };
+        (Folder::Damaged, Some(in_words(&unrecorded.iter().map(corrupt).collect::<Vec<_>>())))
+    }
+
+    /// The files of a copy that are damaged, which could not be written down.
+    fn unrecorded(&self, copy: &CopyKey) -> BTreeSet<String> {
+        let unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        unrecorded.get(copy).cloned().unwrap_or_default()
     }
 
     fn copies(
@@ -170,8 +222,18 @@ impl Disk {
         if !self.is_folder(&model) {
             return Ok(());
         }
-        let Some(manifest) = Manifest::read(&model).ok().flatten() else { return Ok(()) };
-        link_good_files(&manifest, &model, &incoming).doing(doing)?;
+        let unrecorded = self.unrecorded(copy);
+        let manifest = match Manifest::read(&model) {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Ok(()), // nobody vouches for what is there
+            // The files may be as good as ever: the Job compares each with what the source says.
+            Err(_) => {
+                let mut files = adopt::files(&model).doing(doing)?;
+                files.retain(|file| !unrecorded.contains(file));
+                return link_files(&files, &model, &incoming).doing(doing);
+            }
+        };
+        link_good_files(&manifest, &unrecorded, &model, &incoming).doing(doing)?;
         if manifest.adopted {
             return Ok(()); // it pins no commit: what comes may rightly differ
         }
@@ -184,13 +246,14 @@ impl Disk {
         self.erase_incoming(copy)?; // what an earlier try left half done
         let incoming = self.own_incoming(copy)?;
         let doing = || format!("linking {} into {}", root.display(), incoming.display());
-        if !self.is_folder(&root) || !is_complete(&root) {
+        let is_whole = || matches!(self.look(&copy.in_root(), &root).0, Folder::Complete { .. });
+        if !self.is_folder(&root) || !is_whole() {
             return Ok(()); // it changed meanwhile; the next look says how
         }
         let Some(manifest) = Manifest::read(&root).map_err(io::Error::other).doing(doing)? else {
             return Ok(());
         };
-        link_good_files(&manifest, &root, &incoming).doing(doing)?;
+        link_good_files(&manifest, &BTreeSet::new(), &root, &incoming).doing(doing)?;
         manifest.write(&incoming).map_err(io::Error::other).doing(doing)
     }
 
@@ -226,6 +289,8 @@ impl Disk {
         if is_kept(&to) {
             mark_kept(&from).doing(doing)?;
         }
+        scrub::carry_over(&to, &from);
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).remove(copy);
         let flags = if is_folder(&to) { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         renameat_with(CWD, &from, CWD, &to, flags).map_err(io::Error::from).doing(doing)?;
         for parent in [&from, &to].into_iter().filter_map(|path| path.parent()) {
@@ -254,6 +319,7 @@ impl Disk {
     }
 
     pub(super) fn erase_model(&self, copy: &CopyKey) -> Result<(), Error> {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).remove(copy);
         self.erase(&self.path(MODELS, copy))
     }
 
@@ -329,17 +395,32 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn folder(path: &Path) -> Folder {
+/// What a folder holds, and what is wrong with it where it is damaged.
+fn look(path: &Path) -> (Folder, Option<String>) {
+    let damaged = |why: String| (Folder::Damaged, Some(why));
     match Manifest::read(path) {
-        Ok(Some(manifest)) if is_complete(path) => {
-            Folder::Complete { bytes: manifest.files.iter().map(|file| file.size).sum() }
-        }
+        Ok(Some(manifest)) => match manifest.damaged(path) {
+            Ok(damages) if damages.is_empty() => {
+                let bytes = manifest.files.iter().map(|file| file.size).sum();
+                (Folder::Complete { bytes, files: manifest.files.len() as u64 }, None)
+            }
+            Ok(damages) => damaged(in_words(&damages)),
+            Err(error) => damaged(format!("its files cannot be looked at: {error}")),
+        },
         Ok(None) if names(path).is_ok_and(|names| names.iter().all(|name| adopt::is_aside(name))) => {
-            Folder::Empty
+            (Folder::Empty, None)
         }
-        Ok(None) => Folder::Bare,
-        Ok(Some(_)) | Err(_) => Folder::Damaged,
+        Ok(None) => (Folder::Bare, None),
+        Err(error) => damaged(error.to_string()),
     }
+}
+
+/// Damaged files and what is wrong with each, as far as a person would read on.
+fn in_words(damages: &[Damage]) -> String {
+    const TOLD: usize = 5;
+    let told: Vec<String> = damages.iter().take(TOLD).map(ToString::to_string).collect();
+    let rest = damages.len().saturating_sub(TOLD);
+    told.join(", ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Folders of a disk that others write, too: what they are named counts, no symbolic link is followed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -53,15 +54,29 @@ pub(super) fn own_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Links the files of a manifest that are whole from one folder into another.
-pub(super) fn link_good_files(manifest: &Manifest, from: &Path, to: &Path) -> io::Result<()> {
+/// Links the files of a manifest that are whole from one folder into another. Of `corrupt` ones only the
+/// caller knows.
+pub(super) fn link_good_files(
+    manifest: &Manifest,
+    corrupt: &BTreeSet<String>,
+    from: &Path,
+    to: &Path,
+) -> io::Result<()> {
     let bad = manifest.damaged(from)?;
-    let is_good = |file: &&ManifestFile| bad.iter().all(|damage| damage.path != file.path);
-    for file in manifest.files.iter().filter(is_good) {
-        if !own_folders_above(to, &file.path)? {
+    let is_good = |file: &&ManifestFile| {
+        !corrupt.contains(&file.path) && bad.iter().all(|damage| damage.path != file.path)
+    };
+    let good: Vec<String> = manifest.files.iter().filter(is_good).map(|file| file.path.clone()).collect();
+    link_files(&good, from, to)
+}
+
+/// Links files, named by their paths in it, from one folder into another.
+pub(super) fn link_files(files: &[String], from: &Path, to: &Path) -> io::Result<()> {
+    for file in files {
+        if !own_folders_above(to, file)? {
             continue; // the Job says what it thinks of that
         }
-        link(&from.join(&file.path), &to.join(&file.path))?;
+        link(&from.join(file), &to.join(file))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 mod adopt;
 mod disk;
 mod folders;
+mod scrub;
 mod sources;
 mod status;
 mod work;
@@ -18,8 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::{Client, ResourceExt};
-use tokio::sync::Notify;
+use kube::Client;
+use tokio::sync::{Notify, watch};
 
 use crate::api::{LocalModelNode, ModelEntry};
 use crate::config::Config;
@@ -27,11 +28,12 @@ use crate::download::ProgressReport;
 use crate::error::Error;
 use crate::live_config::LiveConfig;
 use crate::plan::disk::CopyKey;
-use crate::plan::names::MEMBER_OF;
+use crate::plan::names::is_member;
 use crate::plan::pass::{self, JobPhase, JobView, PROGRESS_EVERY, Problem, Said, View};
 use crate::plan::{self, takeover};
 use crate::telemetry;
 use disk::{Disk, Scan};
+use scrub::Scrub;
 use sources::Sources;
 
 /// The pause in which events gather before a pass.
@@ -52,6 +54,8 @@ pub struct Settings {
     pub image: String,
     /// Where the group's disk is mounted.
     pub root: PathBuf,
+    /// Where it is on the node, for people.
+    pub path: Option<String>,
     /// The port of the health checks.
     pub health_port: u16,
 }
@@ -61,17 +65,22 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     tracing::info!(node = settings.node, group = settings.group, root = %settings.root.display(), "agent starts");
     let wake = Arc::new(Notify::new());
     let woken = wake.clone();
-    let config = LiveConfig::start(&client, &settings.namespace, move |_| woken.notify_one());
+    let config = Arc::new(LiveConfig::start(&client, &settings.namespace, move |_| woken.notify_one()));
     let passed = Arc::new(AtomicBool::new(false));
     let (seen, port) = (passed.clone(), settings.health_port);
     let waiting =
         move || if seen.load(Ordering::Relaxed) { Vec::new() } else { vec!["the first pass".to_owned()] };
+    let disk = Disk::new(settings.root.clone(), settings.path.as_deref());
+    let (scrubbed, copies) = watch::channel(BTreeSet::new());
+    let live = config.clone();
+    let scrub = Scrub::new(disk.clone(), move || (&live.get().scrub).into(), copies, wake.clone());
     let agent = Agent {
-        disk: Disk::new(settings.root.clone()),
+        disk,
         client,
         settings,
         config,
         wake,
+        scrubbed,
         passed,
         first_groups: HashMap::new(),
         said: None,
@@ -82,6 +91,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     tokio::select! {
         result = telemetry::serve_health(port, waiting) => result,
         () = agent.run() => Ok(()),
+        never = scrub.run() => match never {},
         () = crate::shutdown_signal() => {
             tracing::info!("agent stops");
             Ok(())
@@ -92,9 +102,11 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
 struct Agent {
     client: Client,
     settings: Settings,
-    config: LiveConfig,
+    config: Arc<LiveConfig>,
     disk: Disk,
     wake: Arc<Notify>,
+    /// The copies that the scrub reads.
+    scrubbed: watch::Sender<BTreeSet<CopyKey>>,
     passed: Arc<AtomicBool>,
     /// The first group of each cluster cache that this node has an entry of: it never changes.
     first_groups: HashMap<String, String>,
@@ -153,13 +165,16 @@ impl Agent {
                 node = self.settings.node,
                 "no LocalModelNode: nothing to do and nothing to erase"
             );
+            self.scrub(&[]);
             return Ok(None);
         };
         if !is_member(&local, &self.settings.group) {
+            self.scrub(&[]);
             tracing::debug!(node = self.settings.node, "the node has left this group: its files stay");
             return Ok(None);
         }
         let entries = self.own_entries(&local).await?;
+        self.scrub(&entries);
         // The Jobs first: one that ends during the look must not be told from an old look.
         let jobs: Vec<JobView> = sources.jobs(&self.settings.group);
         let now = Timestamp::now();
@@ -175,6 +190,7 @@ impl Agent {
             vouched: &takeover::vouched(&local),
             disk: &look.scan.inventory,
             unwritable: &look.unwritable,
+            full: look.full.as_ref(),
             jobs: &jobs,
             progress: &self.progress.1,
             before: &before,
@@ -182,10 +198,26 @@ impl Agent {
             job_ttl: SignedDuration::from_secs(i64::from(config.job_ttl_seconds)),
             now,
         });
-        let told = self.write_gates(&outcome).await;
-        let written = self.write_status(&local, &outcome, look.unwritable.get(&None)).await;
+        let told = match self.write_gates(&outcome).await {
+            Err(error) if look.full.is_some() => {
+                tracing::warn!(%error, "pods that wait learn no news while the disk is full");
+                Ok(())
+            }
+            told => told,
+        };
+        let written = self.write_status(&local, &outcome, &look, now).await;
         self.carry_out(&outcome.actions, &entries, &local, sources, config).await?;
         told.and(written).map(|()| outcome.wake)
+    }
+
+    /// Says whose copies the scrub is to read.
+    fn scrub(&self, entries: &[ModelEntry]) {
+        let wanted: BTreeSet<CopyKey> = entries.iter().map(CopyKey::of).collect();
+        self.scrubbed.send_if_modified(|copies| {
+            let is_news = *copies != wanted;
+            *copies = wanted;
+            is_news
+        });
     }
 
     /// Looks at the disk: at all of it, and whether the areas of the entries can be written.
@@ -210,9 +242,9 @@ impl Agent {
             match disk.scan() {
                 // Where nothing can be read either, the problem is still to be told.
                 Err(_) if unwritable.contains_key(&None) => {
-                    Ok((Look { unwritable, scan: Scan::default() }, None))
+                    Ok((Look { unwritable, full: None, scan: Scan::default() }, None))
                 }
-                scan => scan.map(|scan| (Look { unwritable, scan }, progress)),
+                scan => scan.map(|scan| (Look { unwritable, full: disk.full(), scan }, progress)),
             }
         })
         .await?;
@@ -280,11 +312,7 @@ impl Agent {
 struct Look {
     /// Why the root or a namespace's area cannot be written, where that is so.
     unwritable: BTreeMap<Option<String>, Problem>,
+    /// Why nothing can be added to the disk, where no room is left at all.
+    full: Option<Problem>,
     scan: Scan,
-}
-
-/// Whether the operator counts the node to this group. It takes the group away in the same write as the
-/// entries, so that an agent that is about to be ended does not erase what a node may come back to (N5).
-fn is_member(local: &LocalModelNode, group: &str) -> bool {
-    local.annotations().get(MEMBER_OF).is_some_and(|groups| groups.split(',').any(|of| of == group))
 }

@@ -1,26 +1,38 @@
 //! Writes the agent's part of its node's status, only when it differs.
 
+use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use super::Agent;
+use super::{Agent, Look};
 use crate::api::LocalModelNode;
 use crate::error::{Doing, Error};
+use crate::plan::disk::CopyKey;
+use crate::plan::local_status::DiskView;
 use crate::plan::names::MANAGER;
-use crate::plan::pass::{Outcome, Problem};
-use crate::plan::{local_status, patch};
+use crate::plan::pass::Outcome;
+use crate::plan::{local_status, patch, scrub};
 
 impl Agent {
     pub(super) async fn write_status(
         &mut self,
         local: &LocalModelNode,
         outcome: &Outcome,
-        unwritable: Option<&Problem>,
+        look: &Look,
+        now: Timestamp,
     ) -> Result<(), Error> {
         let name = local.name_any();
         let before = local.status.clone().unwrap_or_default();
-        let disk = local_status::disk(self.disk.usage(), unwritable);
+        let not_ours: Vec<String> = look.scan.strangers.iter().cloned().collect();
+        let own = |copy: &CopyKey| self.scrubbed.borrow().contains(copy);
+        let of_own = look.scan.inventory.scrubbed.iter().filter(|(copy, _)| own(copy));
+        let disk = local_status::disk(&DiskView {
+            usage: self.disk.usage(),
+            problem: look.unwritable.get(&None).or(look.full.as_ref()),
+            scrub: scrub::summary(of_own.map(|(_, scrubbed)| scrubbed), now),
+            not_ours: &not_ours,
+        });
         let mut wanted = local_status::status(
             &before,
             &local.spec.local_models,

@@ -7,13 +7,13 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
 
 use super::sources::Sources;
-use super::{Agent, is_member, sources};
+use super::{Agent, sources};
 use crate::api::{ClusterStorageContainer, LocalModelNode, ModelEntry};
 use crate::config::Config;
 use crate::error::{Doing, Error};
 use crate::plan::disk::CopyKey;
 use crate::plan::job::{self, Download};
-use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER, STORAGE_KEY};
+use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER, STORAGE_KEY, is_member};
 use crate::plan::pass::{self, Action};
 
 /// Runs what waits for a disk where it holds up nobody else.

@@ -117,6 +117,12 @@ pub struct ModelDetail {
     /// Bytes that the whole copy has, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_total: Option<i64>,
+    /// Files of the copy that are on the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_done: Option<i64>,
+    /// Files that the whole copy has, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_total: Option<i64>,
     /// Why the model is in this phase, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -147,9 +153,19 @@ pub struct DiskStatus {
     /// The room that is left on it. Written when it has changed by 5 %, or along with something else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free: Option<Quantity>,
-    /// When all bytes were last checked against their digests.
+    /// Since when all bytes are known to have been right: when the copy that was checked longest ago was
+    /// compared with its digests, by the scrub or as it was downloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scrub: Option<Time>,
+    /// Bytes that the last scrub of each copy has read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrubbed_bytes: Option<i64>,
+    /// Files that it found damaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged_files: Option<i64>,
+    /// What lies on the disk that is not ours, at most ten names: it is left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_ours: Vec<String>,
     /// Why the disk cannot be used, in one word; absent when it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -201,10 +201,15 @@ impl Job<'_> {
             fetched = transfer.fetch(wanted) => fetched,
             never = progress.report(&self.store, self.settings) => match never {},
         };
-        if fetched.is_err() {
-            transfer.learned.record()?;
+        match fetched {
+            Ok(fetched) => files.extend(fetched),
+            Err(error) => {
+                if let Err(error) = transfer.learned.record() {
+                    tracing::warn!("{error}: what was learned of the source is forgotten");
+                }
+                return Err(in_numbers(error, &progress.snapshot(), &self.store));
+            }
         }
-        files.extend(fetched?);
         for path in &plan.stale {
             self.store.remove(path)?;
         }
@@ -269,6 +274,17 @@ fn split(plan: &Plan, damage: &[Damage]) -> (Vec<ManifestFile>, Vec<PlannedFile>
     (whole, wanted)
 }
 
+/// A disk that became full midway is told as one that was too small to begin with: with the bytes that are
+/// still needed and those that are free (A8). Where these would do, something else is short: a quota, inodes.
+fn in_numbers(error: Error, progress: &ProgressReport, store: &Store) -> Error {
+    let Error::DiskFull(_) = error else { return error };
+    let needed = progress.bytes_total.saturating_sub(progress.bytes_done);
+    match store.free_bytes() {
+        Ok(free) if free < needed => Error::NoRoom { dest: store.path().to_owned(), needed, free },
+        _ => error,
+    }
+}
+
 /// Refuses to begin what cannot fit.
 fn check_room(dest: &Path, needed: u64, free: u64) -> Result<()> {
     if needed > free { Err(Error::NoRoom { dest: dest.to_owned(), needed, free }) } else { Ok(()) }
@@ -290,5 +306,22 @@ mod tests {
             text.contains("/mnt/models") && text.contains("11 bytes") && text.contains("10 are free"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_disk_that_became_full_midway_is_told_with_the_bytes_that_are_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path()).unwrap();
+        let full = || Error::DiskFull(folder.path().join("a"));
+        let at =
+            |bytes_done| ProgressReport { bytes_done, bytes_total: 1 << 60, ..ProgressReport::default() };
+        let Error::NoRoom { needed, free, .. } = in_numbers(full(), &at(1 << 59), &store) else {
+            panic!("the numbers are missing")
+        };
+        assert_eq!(needed, 1 << 59);
+        assert!(free > 0 && free < needed);
+        assert!(matches!(in_numbers(full(), &at(1 << 60), &store), Error::DiskFull(_)), "inodes, perhaps");
+        let other = Error::NoCopy(folder.path().to_owned());
+        assert!(matches!(in_numbers(other, &at(0), &store), Error::NoCopy(_)));
     }
 }

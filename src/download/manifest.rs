@@ -139,6 +139,15 @@ impl Manifest {
         store.write(CORRUPT, &json)
     }
 
+    /// Records that a file was read and found corrupt, beside what is recorded already.
+    pub(crate) fn add_corrupt(store: &Store, path: &str) -> Result<()> {
+        let mut paths = recorded_corrupt(store);
+        if !paths.iter().any(|known| known == path) {
+            paths.push(path.to_owned());
+        }
+        Self::record_corrupt(store, &paths)
+    }
+
     /// Writes the manifest into the folder `dir`, in one step and durably.
     pub fn write(&self, dir: &Path) -> Result<()> {
         self.write_in(&Store::create(dir)?)

@@ -116,7 +116,8 @@ async fn status(
     let nodes: Vec<&LocalModelNode> = nodes.iter().map(|node| &**node).collect();
     let usage = node_group::usage(&group.name_any(), &nodes, &context.stores.wanted().caches());
     let stuck = context.stores.stuck_agents(group);
-    let view = View { group, usage: &usage, problems, stuck: &stuck, now: Timestamp::now() };
+    let disks = node_group::disks(&group.name_any(), &nodes);
+    let view = View { group, usage: &usage, disks, problems, stuck: &stuck, now: Timestamp::now() };
     let wanted = node_group::status(&view);
     let api: Api<LocalModelNodeGroup> = Api::all(context.client.clone());
     match apply::patch_status(&api, group, &before, &wanted).await {

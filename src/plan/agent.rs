@@ -91,6 +91,7 @@ fn container(group: &LocalModelNodeGroup, config: &Config, own_image: &str) -> V
             {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
             {"name": "OWN_IMAGE", "value": image},
+            {"name": "DISK_PATH", "value": group.spec.path()},
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}},

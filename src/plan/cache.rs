@@ -11,6 +11,7 @@ use super::conditions::{self, Statement};
 use super::copies::{self, Copy};
 use super::names::CacheKey;
 use super::node_group::STORAGE_LIMIT_EXCEEDED;
+use super::pass;
 use super::serving;
 use super::users::{Kind, User};
 use crate::api::cache::{CacheStatus, ModelCopies, NodeCopy, NodeStatus};
@@ -84,8 +85,8 @@ fn ready(
     nodes: &BTreeMap<String, NodeCopy>,
 ) -> Statement {
     let so_far = so_far(count);
-    if let Some(failed) = failed(nodes) {
-        return Statement::ready(false, "DownloadFailed", format!("{so_far}; {failed}"));
+    if let Some((reason, failed)) = failed(nodes) {
+        return Statement::ready(false, reason, format!("{so_far}; {failed}"));
     }
     if count.total > 0 && count.available == count.total {
         return Statement::ready(true, "Available", so_far);
@@ -117,10 +118,13 @@ fn so_far(count: &ModelCopies) -> String {
     format!("{} of {} copies are available", count.available, count.total)
 }
 
-/// The first copy that failed, and why.
-fn failed(nodes: &BTreeMap<String, NodeCopy>) -> Option<String> {
+/// Why the first copy that failed did, in a word and for a person.
+fn failed(nodes: &BTreeMap<String, NodeCopy>) -> Option<(&str, String)> {
     let (node, copy) = nodes.iter().find(|(_, copy)| copy.phase == NodeStatus::NodeDownloadError)?;
-    Some(format!("on {node}: {}", copy.message.as_deref().unwrap_or("the download failed")))
+    // No download can help a disk.
+    let of_disk = |reason: &&str| [pass::DISK_NOT_WRITABLE, pass::DISK_FULL].contains(reason);
+    let reason = copy.reason.as_deref().filter(of_disk).unwrap_or("DownloadFailed");
+    Some((reason, format!("on {node}: {}", copy.message.as_deref().unwrap_or("the download failed"))))
 }
 
 /// `Progressing`: copies are still to come by themselves.
@@ -142,9 +146,9 @@ fn degraded(problems: &[Statement], count: &ModelCopies, nodes: &BTreeMap<String
     // What an earlier cache of the name leaves goes by itself.
     let lasting = problems.iter().find(|problem| problem.kind != VOLUMES_TERMINATING);
     let (holds, reason, message) = match (failed(nodes), lasting) {
-        (Some(failed), _) => {
+        (Some((reason, failed)), _) => {
             let message = format!("{} of {} copies failed; {failed}", count.failed, count.total);
-            (true, "DownloadFailed".to_owned(), message)
+            (true, reason.to_owned(), message)
         }
         (None, Some(problem)) => (true, problem.reason.clone(), problem.message.clone()),
         (None, None) => (false, "AsExpected".to_owned(), "nothing stands in the way".to_owned()),
@@ -183,7 +187,23 @@ pub fn happenings(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
         };
         Some(Happening { warning, reason: reason.into(), note, node: Some(node.clone()) })
     });
-    copies.chain(new_problems(&before.conditions, &after.conditions)).collect()
+    copies.chain(damaged(before, after)).chain(new_problems(&before.conditions, &after.conditions)).collect()
+}
+
+/// Copies that were complete and are not any more (A5). A node may have been away meanwhile.
+fn damaged(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
+    let was_complete = |node: &String| {
+        let phase = before.node_status.get(node);
+        matches!(phase, Some(NodeStatus::NodeDownloaded | NodeStatus::NodeNotReady))
+    };
+    let is_damage = |reason: &&str| [pass::COPY_DAMAGED, pass::COPY_VANISHED].contains(reason);
+    let happening = |(node, copy): (&String, &NodeCopy)| {
+        let reason = copy.reason.as_deref().filter(is_damage)?;
+        let note =
+            format!("on {node}: {}", copy.message.as_deref().unwrap_or("the copy is not whole any more"));
+        Some(Happening { warning: true, reason: reason.into(), note, node: Some(node.clone()) })
+    };
+    after.nodes.iter().filter(|(node, _)| was_complete(node)).filter_map(happening).collect()
 }
 
 /// The conditions that sum up the others, and are no news beside them.

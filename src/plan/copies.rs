@@ -39,6 +39,8 @@ fn node_copy(key: &str, copy: &Copy) -> NodeCopy {
         phase,
         bytes_done: detail.bytes_done,
         bytes_total: detail.bytes_total,
+        files_done: detail.files_done,
+        files_total: detail.files_total,
         reason,
         message,
         started: detail.started,

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::scrub::Scrubbed;
 use crate::api::ModelEntry;
 use crate::api::source::storage_key;
 
@@ -51,8 +52,11 @@ pub enum Folder {
     Complete {
         /// The sum of the files' sizes.
         bytes: u64,
+        /// How many they are.
+        files: u64,
     },
-    /// Its manifest is there, but files are missing or have another size.
+    /// Its manifest is there, but cannot be read; or files are missing, have another size, or were found
+    /// to hold other bytes.
     Damaged,
     /// Files without a manifest: another initializer's, or a download under way.
     Bare,
@@ -65,6 +69,10 @@ pub enum Folder {
 pub struct Inventory {
     /// The copies that services read.
     pub models: BTreeMap<CopyKey, Folder>,
+    /// What is wrong with those that are damaged, for a person.
+    pub damage: BTreeMap<CopyKey, String>,
+    /// How those with a manifest were checked.
+    pub scrubbed: BTreeMap<CopyKey, Scrubbed>,
     /// What Jobs write.
     pub incoming: BTreeMap<CopyKey, Folder>,
     /// The folders that say how a copy fares.

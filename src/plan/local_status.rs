@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pass::{Problem, Said};
+use super::scrub::Summary;
 use crate::api::node::{DiskStatus, LocalModelNodeStatus, ModelEntry};
 use crate::api::quantity;
 
@@ -61,14 +63,33 @@ fn settle(
     status
 }
 
+/// What is known of a disk.
+#[derive(Debug, Default)]
+pub struct DiskView<'a> {
+    /// Size and room, where they can be told.
+    pub usage: Option<Usage>,
+    /// Why it cannot be used.
+    pub problem: Option<&'a Problem>,
+    /// The last result of the scrub.
+    pub scrub: Summary,
+    /// What lies on it that is not ours.
+    pub not_ours: &'a [String],
+}
+
 /// What is said of a disk.
-pub fn disk(usage: Option<Usage>, problem: Option<&Problem>) -> DiskStatus {
+pub fn disk(view: &DiskView) -> DiskStatus {
+    /// Nobody reads on.
+    const TOLD: usize = 10;
+    let count = |count: u64| i64::try_from(count).ok().filter(|count| *count > 0);
     DiskStatus {
-        capacity: usage.map(|usage| Quantity(usage.capacity.to_string())),
-        free: usage.map(|usage| Quantity(usage.free.to_string())),
-        last_scrub: None,
-        reason: problem.map(|problem| problem.reason.clone()),
-        message: problem.map(|problem| problem.message.clone()),
+        capacity: view.usage.map(|usage| Quantity(usage.capacity.to_string())),
+        free: view.usage.map(|usage| Quantity(usage.free.to_string())),
+        last_scrub: view.scrub.checked.map(Time),
+        scrubbed_bytes: count(view.scrub.bytes),
+        damaged_files: count(view.scrub.damaged),
+        not_ours: view.not_ours.iter().take(TOLD).cloned().collect(),
+        reason: view.problem.map(|problem| problem.reason.clone()),
+        message: view.problem.map(|problem| problem.message.clone()),
     }
 }
 

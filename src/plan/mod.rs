@@ -23,6 +23,7 @@ pub mod pass;
 pub mod patch;
 pub mod pod;
 pub mod rivals;
+pub mod scrub;
 pub mod selector;
 pub mod serving;
 pub mod source;

@@ -6,8 +6,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::api::ModelEntry;
 use crate::api::source::{is_hex, is_storage_key};
+use crate::api::{LocalModelNode, ModelEntry};
 
 /// The field manager of every write, and the value of the managed-by label.
 pub const MANAGER: &str = "localmodel";
@@ -224,6 +224,13 @@ pub fn is_warm_label(label: &str) -> bool {
     let Some(name) = label.strip_prefix(WARM_PREFIX) else { return false };
     let (key, namespace) = name.split_once('-').map_or((name, None), |(key, tail)| (key, Some(tail)));
     is_storage_key(key) && namespace.is_none_or(|tail| tail.len() == NAMESPACE_DIGITS && is_hex(tail))
+}
+
+/// Whether the operator counts a node to this group. It takes the group away in the same write as the
+/// entries, so that an agent that is about to be ended does not erase what a node may come back to (N5).
+pub fn is_member(local: &LocalModelNode, group: &str) -> bool {
+    let groups = local.metadata.annotations.as_ref().and_then(|annotations| annotations.get(MEMBER_OF));
+    groups.is_some_and(|groups| groups.split(',').any(|of| of == group))
 }
 
 /// The plain join where it fits, else [`hashed`].

@@ -10,7 +10,7 @@ use super::agent_pods;
 use super::capacity::{self, Ledger};
 use super::conditions::{Statement, conditions};
 use super::entries::{PlannedCache, group_of_entry};
-use super::names::CacheKey;
+use super::names::{self, CacheKey};
 use crate::api::node_group::LocalModelNodeGroupStatus;
 use crate::api::quantity::exact;
 use crate::api::{CacheSpec, LocalModelNode, LocalModelNodeGroup};
@@ -20,6 +20,9 @@ pub const INVALID_STORAGE_LIMIT: &str = "InvalidStorageLimit";
 /// More is planned on a node than the group allows: it was so before, or a limit was lowered, or a model
 /// has become larger (C8).
 pub const STORAGE_LIMIT_EXCEEDED: &str = "StorageLimitExceeded";
+
+/// A node's agent cannot use its disk, or has no room left on it (A2).
+pub const DISK_UNUSABLE: &str = "DiskUnusable";
 
 /// The bytes that are planned for one group on each node (G6).
 pub type Usage = BTreeMap<String, i128>;
@@ -41,6 +44,21 @@ pub fn usage(group: &str, nodes: &[&LocalModelNode], caches: &[PlannedCache]) ->
     nodes.iter().map(of_node).filter(|(_, used)| *used > 0).collect()
 }
 
+/// What the group's agents say of disks that they cannot use.
+pub fn disks(group: &str, nodes: &[&LocalModelNode]) -> Option<Statement> {
+    let said = |node: &&LocalModelNode| {
+        if !names::is_member(node, group) {
+            return None; // it has left, and nobody mends what it said
+        }
+        let disk = node.status.as_ref()?.disks.get(group)?;
+        let reason = disk.reason.as_ref()?;
+        Some(format!("on {}: {}", node.name_any(), disk.message.as_ref().unwrap_or(reason)))
+    };
+    let mut said: Vec<String> = nodes.iter().filter_map(said).collect();
+    said.sort();
+    (!said.is_empty()).then(|| Statement::problem(DISK_UNUSABLE, list(&said)))
+}
+
 /// What a group's status is made from.
 #[derive(Debug)]
 pub struct View<'a> {
@@ -48,6 +66,8 @@ pub struct View<'a> {
     pub group: &'a LocalModelNodeGroup,
     /// What is planned on its nodes.
     pub usage: &'a Usage,
+    /// What is told of disks that cannot be used.
+    pub disks: Option<Statement>,
     /// What stands in the way of its agents.
     pub problems: Vec<Statement>,
     /// Why its agents do not run, by node (G8).
@@ -74,6 +94,7 @@ pub fn status(view: &View) -> LocalModelNodeGroupStatus {
     let allowed = allowed.ok();
     statements.extend(agent_pods::problem_of_group(view.stuck));
     statements.extend(allowed.and_then(|allowed| exceeded(view.usage, allowed)));
+    statements.extend(view.disks.clone());
     LocalModelNodeGroupStatus {
         used: Some(exact(fullest)),
         available: allowed.map(|allowed| exact((allowed - fullest).max(0))),

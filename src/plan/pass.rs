@@ -18,6 +18,16 @@ const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
 /// The longest wait before a failed download is tried again.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
+/// A disk, or a part of it, cannot be written (A2).
+pub const DISK_NOT_WRITABLE: &str = "DiskNotWritable";
+/// A disk has no room left, or not enough of it (F4).
+pub const DISK_FULL: &str = "DiskFull";
+
+/// A complete copy has become a damaged one (A5).
+pub const COPY_DAMAGED: &str = "CopyDamaged";
+/// A complete copy is not there any more (A5).
+pub const COPY_VANISHED: &str = "CopyVanished";
+
 /// How often the progress of a download is looked at (A8).
 pub const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(5);
 
@@ -93,6 +103,8 @@ pub struct View<'a> {
     pub disk: &'a Inventory,
     /// Why the root or a namespace's area cannot be written, where that is so.
     pub unwritable: &'a BTreeMap<Option<String>, Problem>,
+    /// Why nothing can be added to the disk, where no room is left at all.
+    pub full: Option<&'a Problem>,
     /// The download Jobs of this node, of whatever group.
     pub jobs: &'a [JobView],
     /// How far the downloads are that say so.
@@ -222,8 +234,8 @@ fn model(view: &View, copy: &CopyKey, outcome: &mut Outcome) -> Said {
     let jobs = || view.jobs.iter().filter(|job| job.copy == *copy);
     let job = jobs().filter(|j| j.own).min_by_key(|j| (rank(j), j.name.as_str()));
     let job = job.or_else(|| jobs().find(|j| is_active(j)));
-    if let Some(Folder::Complete { bytes }) = view.disk.models.get(copy) {
-        return (ModelStatus::ModelDownloaded, complete(*bytes, before, job));
+    if let Some(Folder::Complete { bytes, files }) = view.disk.models.get(copy) {
+        return (ModelStatus::ModelDownloaded, complete((*bytes, *files), before, job));
     }
     takeover::take(view, copy, before, outcome).unwrap_or_else(|| missing(view, copy, job, before, outcome))
 }
@@ -238,8 +250,8 @@ fn rank(job: &JobView) -> u8 {
     }
 }
 
-fn complete(bytes: u64, before: Option<&Said>, job: Option<&JobView>) -> ModelDetail {
-    let bytes = i64::try_from(bytes).ok();
+fn complete((bytes, files): (u64, u64), before: Option<&Said>, job: Option<&JobView>) -> ModelDetail {
+    let (bytes, files) = (i64::try_from(bytes).ok(), i64::try_from(files).ok());
     let finished = job.and_then(|job| match job.phase {
         JobPhase::Succeeded(at) => Some((job.started, at)),
         _ => None,
@@ -248,7 +260,15 @@ fn complete(bytes: u64, before: Option<&Said>, job: Option<&JobView>) -> ModelDe
         Some((started, at)) => (started.map(Time), Some(Time(at))),
         None => before.map(|(_, d)| (d.started.clone(), d.finished.clone())).unwrap_or_default(),
     };
-    ModelDetail { bytes_done: bytes, bytes_total: bytes, started, finished, ..ModelDetail::default() }
+    ModelDetail {
+        bytes_done: bytes,
+        bytes_total: bytes,
+        files_done: files,
+        files_total: files,
+        started,
+        finished,
+        ..ModelDetail::default()
+    }
 }
 
 /// A model without a complete copy. How often it failed so far is kept until it is complete.
@@ -259,9 +279,12 @@ fn missing(
     before: Option<&Said>,
     outcome: &mut Outcome,
 ) -> Said {
+    let damage = damage(view, copy, before);
     let base = ModelDetail {
         attempts: before.and_then(|(_, detail)| detail.attempts),
         started: job.and_then(|j| j.started).map(Time),
+        reason: damage.as_ref().map(|damage| damage.reason.clone()),
+        message: damage.map(|damage| damage.message),
         ..ModelDetail::default()
     };
     if let Some(problem) = view.unwritable(copy) {
@@ -296,10 +319,31 @@ fn missing(
     }
 }
 
+/// What became of a copy that was complete: said until it is again, so that nobody misses it (A5).
+fn damage(view: &View, copy: &CopyKey, before: Option<&Said>) -> Option<Problem> {
+    if let Some(damage) = view.disk.damage.get(copy) {
+        let message = format!(
+            "the copy on the disk is damaged ({damage}): what is good of it is kept, the rest is downloaded again"
+        );
+        return Some(Problem::new(COPY_DAMAGED, message));
+    }
+    let (phase, detail) = before?;
+    let has_vanished =
+        *phase == ModelStatus::ModelDownloaded || detail.reason.as_deref() == Some(COPY_VANISHED);
+    let message = "the copy was taken off the disk, or its manifest was: it is downloaded again";
+    has_vanished.then(|| Problem::new(COPY_VANISHED, message))
+}
+
 fn with_progress(detail: ModelDetail, progress: Option<&ProgressReport>) -> ModelDetail {
-    let bytes =
+    let count =
         |of: fn(&ProgressReport) -> u64| progress.and_then(|progress| i64::try_from(of(progress)).ok());
-    ModelDetail { bytes_done: bytes(|p| p.bytes_done), bytes_total: bytes(|p| p.bytes_total), ..detail }
+    ModelDetail {
+        bytes_done: count(|p| p.bytes_done),
+        bytes_total: count(|p| p.bytes_total),
+        files_done: count(|p| p.files_done).filter(|_| progress.is_some_and(|p| p.files_total > 0)),
+        files_total: count(|p| p.files_total).filter(|total| *total > 0),
+        ..detail
+    }
 }
 
 /// A Job succeeded, but nothing is there. Where a copy was there before, it was taken away behind our
@@ -314,9 +358,7 @@ fn vanished(
 ) -> Said {
     if before.is_some_and(|(status, _)| *status == ModelStatus::ModelDownloaded) {
         outcome.actions.push(Action::DeleteJob(job.name.clone()));
-        let message = "the copy on the disk vanished or was damaged; it is fetched again";
-        let problem = Problem::new("CopyVanished", message);
-        return (ModelStatus::ModelDownloadPending, with_problem(base, &problem));
+        return (ModelStatus::ModelDownloadPending, base);
     }
     let message = format!("Job {} succeeded, but wrote no complete model", job.name);
     failed(view, job, at, &Problem::new("NothingDownloaded", message), base, before, outcome)
@@ -370,6 +412,9 @@ fn without_job(
     if let Some(before) = before.filter(|before| has_expired(view, before)) {
         wake(outcome, before.1.next_try.as_ref().map_or(view.now, |at| at.0));
         return before.clone();
+    }
+    if let Some(full) = view.full {
+        return (ModelStatus::ModelDownloadError, with_problem(base, full));
     }
     outcome.actions.push(Action::Download(copy.clone()));
     (ModelStatus::ModelDownloadPending, base)

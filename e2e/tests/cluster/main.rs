@@ -6,6 +6,7 @@
 mod bad_objects;
 mod capacity;
 mod deletion;
+mod disks;
 mod downloads;
 mod gate;
 mod healing;

@@ -28,7 +28,7 @@ struct Sample {
 
 fn disk() -> Sample {
     let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::new(folder.path());
+    let disk = Disk::new(folder.path(), None);
     assert_eq!(disk.problem(None), None);
     Sample { disk, folder }
 }
@@ -122,7 +122,7 @@ fn a_scan_tells_complete_damaged_bare_and_empty_folders_apart() {
     disk.write(&format!("{}/.localmodel/0.incomplete", folder(6)), "1");
     disk.write(&format!("{}/.cache/huggingface/x", folder(7)), "1");
     let expected = [
-        Folder::Complete { bytes: 10 },
+        Folder::Complete { bytes: 10, files: 2 },
         Folder::Damaged,
         Folder::Damaged,
         Folder::Damaged,
@@ -200,11 +200,12 @@ fn a_disk_that_cannot_be_written_is_reported_with_folder_and_user() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("file");
     fs::write(&root, "no folder").unwrap(); // nothing can be made below a file, not even by root
-    let problem = Disk::new(&root).problem(None).unwrap();
+    let problem = Disk::new(&root, Some("/nvme/llm")).problem(None).unwrap();
     assert_eq!(problem.reason, "DiskNotWritable");
     let user = format!("user id {}", geteuid().as_raw());
     assert!(problem.message.contains("models/") && problem.message.contains(&user), "{}", problem.message);
     assert!(problem.message.contains("write access"), "{}", problem.message);
+    assert!(problem.message.contains("on the node group's disk /nvme/llm"), "{}", problem.message);
 }
 
 #[test]
@@ -272,7 +273,7 @@ fn a_complete_download_is_moved_in_one_rename() {
     assert_eq!(disk.inode(&at(MODELS, KEY)), inode);
     assert!(!disk.path(&at(INCOMING, KEY)).exists());
     disk.disk.place(&root()).unwrap();
-    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 5 });
+    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 5, files: 1 });
 }
 
 #[test]
@@ -289,7 +290,7 @@ fn a_repaired_copy_changes_places_with_the_damaged_one_and_open_files_stay() {
     let scan = disk.disk.scan().unwrap().inventory;
     assert_eq!(
         (scan.models[&root()], scan.incoming[&root()]),
-        (Folder::Complete { bytes: 10 }, Folder::Damaged)
+        (Folder::Complete { bytes: 10, files: 2 }, Folder::Damaged)
     );
     disk.disk.place(&root()).unwrap();
     assert_eq!(disk.inode(&at(MODELS, KEY)), inode, "doing it twice does not bring the damaged one back");
@@ -334,7 +335,7 @@ fn what_is_half_erased_does_not_look_complete() {
     let error = disk.as_nobody(|disk| disk.erase_model(&root())).unwrap_err().to_string();
     lock(0o755);
     assert!(error.contains("erasing") && error.contains(KEY), "{error}");
-    assert_ne!(disk.models()[&root()], Folder::Complete { bytes: 100 });
+    assert_ne!(disk.models()[&root()], Folder::Complete { bytes: 100, files: 20 });
     assert!(disk.path(&format!("{model}/locked-0/file")).exists());
 }
 
@@ -373,7 +374,7 @@ fn an_adopted_copy_has_a_manifest_of_its_files_and_not_of_the_downloaders_books(
         ]
     );
     disk.disk.place(&root()).unwrap();
-    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 3 });
+    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 3, files: 2 });
     disk.write(&format!("models/{KEY}/config.json"), "");
     assert_eq!(disk.models()[&root()], Folder::Damaged, "later damage shows");
 }

@@ -17,6 +17,7 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+pub use scan::Scan;
 pub use unfinished::{JournalFile, Part, Unfinished};
 
 use super::error::{Error, Result};

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -12,39 +13,72 @@ use crate::download::error::{Error, Result};
 
 const READ: usize = 1 << 20;
 
+/// A file that is read from its beginning to its end.
+#[derive(Debug)]
+pub struct Scan {
+    file: File,
+    path: PathBuf,
+    /// Whether it is read around the page cache.
+    direct: bool,
+    buffer: Buffer,
+    at: u64,
+    ended: bool,
+}
+
 impl Store {
     /// Passes all bytes of a file to `take`, in order, until that returns false; gives whether it never did.
     pub fn scan(&self, path: &str, mut take: impl FnMut(&[u8]) -> bool) -> Result<bool> {
-        let direct = self.open_at(path, OFlags::RDONLY | OFlags::DIRECT);
-        let file = direct.or_else(|_| self.open_at(path, OFlags::RDONLY));
-        let mut file = file.map_err(|error| self.failure("open", path, error))?;
-        let mut buffer = Buffer::of_its_own(READ);
-        let mut at = 0;
-        loop {
-            let length = match read(&file, &mut buffer, at) {
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    // Its disk has larger blocks than our alignment.
-                    file = self.open_at(path, OFlags::RDONLY).map_err(|e| self.failure("open", path, e))?;
-                    read(&file, &mut buffer, at)
-                }
-                done => done,
-            };
-            let length = length.map_err(|error| Error::disk("read", &self.path.join(path), error))?;
-            if length == 0 {
-                return Ok(true);
-            }
-            if !take(buffer.filled()) {
+        let mut scan = self.begin_scan(path)?;
+        let failed = |error| Error::disk("read", &self.path.join(path), error);
+        while let Some(bytes) = scan.next_bytes().map_err(failed)? {
+            if !take(bytes) {
                 return Ok(false);
             }
-            at += length as u64;
-            // A direct read ends short of a whole block only at the end of the file.
-            if !length.is_multiple_of(ALIGNMENT) {
-                return Ok(true);
-            }
         }
+        Ok(true)
+    }
+
+    /// Opens a file to be read piece by piece, around the page cache where its disk can do that.
+    pub fn begin_scan(&self, path: &str) -> Result<Scan> {
+        let direct = self.open_at(path, OFlags::RDONLY | OFlags::DIRECT);
+        let is_direct = direct.is_ok();
+        let file = direct.or_else(|_| self.open_at(path, OFlags::RDONLY));
+        let file = file.map_err(|error| self.failure("open", path, error))?;
+        let (path, buffer) = (self.path.join(path), Buffer::of_its_own(READ));
+        Ok(Scan { file, path, direct: is_direct, buffer, at: 0, ended: false })
     }
 }
 
-fn read(file: &File, buffer: &mut Buffer, at: u64) -> io::Result<usize> {
-    buffer.fill_some(READ, |memory| file.read_at(memory, at))
+impl Scan {
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next bytes; none at the end.
+    pub fn next_bytes(&mut self) -> io::Result<Option<&[u8]>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let length = match self.read() {
+            Err(error) if self.direct && error.kind() == io::ErrorKind::InvalidInput => {
+                // Its disk has larger blocks than our alignment.
+                let flags = rustix::fs::fcntl_getfl(&self.file)?;
+                rustix::fs::fcntl_setfl(&self.file, flags.difference(OFlags::DIRECT))?;
+                self.direct = false;
+                self.read()
+            }
+            done => done,
+        };
+        let length = length?;
+        self.at += length as u64;
+        // A direct read ends short of a whole block only at the end of the file.
+        self.ended = !length.is_multiple_of(ALIGNMENT) || length == 0;
+        Ok((length > 0).then(|| self.buffer.filled()))
+    }
+
+    fn read(&mut self) -> io::Result<usize> {
+        let (file, at) = (&self.file, self.at);
+        self.buffer.fill_some(READ, |memory| file.read_at(memory, at))
+    }
 }

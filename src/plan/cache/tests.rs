@@ -48,7 +48,7 @@ fn the_status_in_each_phase_is_as_reviewed() {
     insta::assert_yaml_snapshot!("pending", of(&pending, &[], true));
     let downloaded = worker(
         "ModelDownloaded",
-        json!({"bytesDone": 100, "bytesTotal": 100,
+        json!({"bytesDone": 100, "bytesTotal": 100, "filesDone": 2, "filesTotal": 2,
         "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:04:21Z"}),
     );
     insta::assert_yaml_snapshot!("downloaded", of(&downloaded, &[], true));
@@ -97,7 +97,9 @@ fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
     let failed = || (node("d"), local("ModelDownloadError", &json!({"message": "no token"})));
     let away = || (not_ready(node("e")), local("ModelDownloaded", &none));
     let missing = [Statement::problem(NODE_GROUP_NOT_FOUND, "LocalModelNodeGroup g does not exist")];
-    let cases: [Case; 11] = [
+    let full =
+        || (node("f"), local("ModelDownloadError", &json!({"reason": "DiskFull", "message": "no room"})));
+    let cases: [Case; 12] = [
         ("all warm", vec![warm()], &[], true, ("True", "Available", "1 of 1 copies are available")),
         (
             "all warm but a group is missing",
@@ -116,6 +118,13 @@ fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
             &missing,
             true,
             ("False", "DownloadFailed", "0 of 3 copies are available; on d: no token"),
+        ),
+        (
+            "a disk that cannot be used",
+            vec![warm(), full()],
+            &[],
+            true,
+            ("False", "DiskFull", "1 of 2 copies are available; on f: no room"),
         ),
         (
             "problem before progress",
@@ -197,6 +206,28 @@ fn an_event_is_told_for_each_copy_that_ends_and_each_new_problem_and_never_twice
         (told[0].warning, told[0].reason.as_str(), told[0].node.as_deref()),
         (false, "Downloaded", Some("n"))
     );
+}
+
+#[test]
+fn a_copy_that_was_complete_and_is_damaged_is_an_event_with_its_files_and_told_once() {
+    let of_node = |phase: &str, detail: Value| of(&[(node("n"), local(phase, &detail))], &[], true);
+    let damage = json!({"reason": "CopyDamaged", "message": "damaged (a is missing)"});
+    let warm = of_node("ModelDownloaded", json!({}));
+    let away = of(&[(not_ready(node("n")), local("ModelDownloaded", &json!({})))], &[], true);
+    let pending = of_node("ModelDownloadPending", damage.clone());
+    let loading = of_node("ModelDownloading", damage);
+    for before in [&warm, &away] {
+        for after in [&pending, &loading] {
+            let told = happenings(before, after);
+            let told: Vec<_> = told.iter().map(|h| (h.warning, h.reason.as_str(), h.note.as_str())).collect();
+            assert_eq!(told, [(true, "CopyDamaged", "on n: damaged (a is missing)")]);
+        }
+    }
+    assert_eq!(happenings(&pending, &loading), []);
+    let vanished = of_node("ModelDownloadPending", json!({"reason": "CopyVanished", "message": "gone"}));
+    assert_eq!(happenings(&warm, &vanished)[0].reason, "CopyVanished");
+    let first = of_node("ModelDownloadPending", json!({}));
+    assert_eq!(happenings(&warm, &first), [], "an object that was deleted by hand says nothing for a moment");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::ModelStatus;
 use crate::api::node::ModelDetail;
-use crate::plan::samples::{entry, entry_of, from};
+use crate::plan::samples::{at, entry, entry_of, from};
 
 const M: &str = "meta-llama3-8b-instruct";
 
@@ -12,7 +12,7 @@ fn said_of(model: &str, phase: ModelStatus) -> BTreeMap<String, Said> {
 }
 
 fn room(free: u64) -> DiskStatus {
-    disk(Some(Usage { capacity: 1000, free }), None)
+    disk(&DiskView { usage: Some(Usage { capacity: 1000, free }), ..DiskView::default() })
 }
 
 fn free(status: &LocalModelNodeStatus) -> &str {
@@ -21,12 +21,14 @@ fn free(status: &LocalModelNodeStatus) -> &str {
 
 #[test]
 fn the_status_of_the_documented_node_is_as_reviewed() {
-    let detail: ModelDetail = from(json!({"bytesDone": 100, "bytesTotal": 100,
+    let detail: ModelDetail =
+        from(json!({"bytesDone": 100, "bytesTotal": 100, "filesDone": 2, "filesTotal": 2,
         "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:04:21Z"}));
     let said = BTreeMap::from([(M.to_owned(), (ModelStatus::ModelDownloaded, detail))]);
     let usage = Usage { capacity: 1_700_000_000_000, free: 1_689_262_581_760 };
-    let status =
-        status(&LocalModelNodeStatus::default(), &[entry()], "workers", &said, disk(Some(usage), None));
+    let scrub = Summary { checked: Some(at(1_767_225_600)), bytes: 100, damaged: 0 };
+    let disk = disk(&DiskView { usage: Some(usage), scrub, ..DiskView::default() });
+    let status = status(&LocalModelNodeStatus::default(), &[entry()], "workers", &said, disk);
     insta::assert_yaml_snapshot!(status);
 }
 
@@ -69,13 +71,23 @@ fn free_space_is_written_when_it_changed_by_a_twentieth_or_along_with_something_
 #[test]
 fn a_disk_that_cannot_be_used_says_why_and_then_no_more() {
     let problem = Problem::new("DiskNotWritable", "models/ cannot be written by user id 1000");
-    let bad =
-        status(&LocalModelNodeStatus::default(), &[], "g", &BTreeMap::new(), disk(None, Some(&problem)));
+    let bad = disk(&DiskView { problem: Some(&problem), ..DiskView::default() });
+    let bad = status(&LocalModelNodeStatus::default(), &[], "g", &BTreeMap::new(), bad);
     let expected = json!({"disks": {"g": {"reason": "DiskNotWritable",
         "message": "models/ cannot be written by user id 1000"}}});
     assert_eq!(json!(bad), expected);
     let good = status(&bad, &[], "g", &BTreeMap::new(), room(10));
     assert_eq!(json!(good), json!({"disks": {"g": {"capacity": "1000", "free": "10"}}}));
+}
+
+#[test]
+fn what_is_damaged_or_not_ours_stands_beside_the_room_and_not_without_end() {
+    let not_ours: Vec<String> = (0..12).map(|number| format!("backup-{number:02}")).collect();
+    let scrub = Summary { checked: None, bytes: 7, damaged: 1 };
+    let told = json!(disk(&DiskView { scrub, not_ours: &not_ours, ..DiskView::default() }));
+    assert_eq!((&told["scrubbedBytes"], &told["damagedFiles"]), (&json!(7), &json!(1)));
+    assert_eq!(told["notOurs"], json!(not_ours[..10]));
+    assert_eq!(json!(disk(&DiskView::default())), json!({}));
 }
 
 #[test]

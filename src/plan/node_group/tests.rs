@@ -22,6 +22,7 @@ fn said(limit: &str, usage: &[(&str, i128)], problems: &[Statement]) -> LocalMod
     status(&View {
         group: &group,
         usage: &usage,
+        disks: None,
         problems: problems.to_vec(),
         stuck: &BTreeMap::new(),
         now: at(1_700_000_000),
@@ -80,7 +81,8 @@ fn the_same_look_at_a_later_time_changes_nothing() {
     let mut group = group_limited("10");
     let usage = Usage::from([("one".into(), 12)]);
     let look = |group: &LocalModelNodeGroup, second| {
-        status(&View { group, usage: &usage, problems: Vec::new(), stuck: &BTreeMap::new(), now: at(second) })
+        let (problems, stuck) = (Vec::new(), &BTreeMap::new());
+        status(&View { group, usage: &usage, disks: None, problems, stuck, now: at(second) })
     };
     group.status = Some(look(&group, 1_700_000_000));
     assert_eq!(Some(look(&group, 1_800_000_000)), group.status);
@@ -89,4 +91,38 @@ fn the_same_look_at_a_later_time_changes_nothing() {
 #[test]
 fn the_status_of_a_group_that_was_taken_over_too_full_is_as_reviewed() {
     insta::assert_yaml_snapshot!(said("1700G", &[("kind-worker", 1_800_000_000_000)], &[]));
+}
+
+#[test]
+fn a_disk_that_an_agent_cannot_use_is_a_condition_beside_ready_as_long_as_the_node_is_a_member() {
+    let saying = |name: &str, groups: &str, disks: &serde_json::Value| -> LocalModelNode {
+        let mut local = json!(local(name, &json!([])));
+        local["metadata"]["annotations"] = json!({names::MEMBER_OF: groups});
+        local["status"] = json!({"disks": disks});
+        from(local)
+    };
+    let bad = json!({"workers": {"reason": "DiskNotWritable", "message": "models/ cannot be written"}});
+    let good = json!({"workers": {"free": "10"}, "other": {"reason": "DiskFull"}});
+    let nodes = [
+        saying("two", "other,workers", &bad),
+        saying("one", "workers", &bad),
+        saying("well", "workers,other", &good),
+        saying("left", "other", &bad),
+    ];
+    let nodes: Vec<&LocalModelNode> = nodes.iter().collect();
+    let words = "on one: models/ cannot be written, on two: models/ cannot be written";
+    assert_eq!(disks("workers", &nodes), Some(Statement::problem(DISK_UNUSABLE, words)));
+    assert_eq!(disks("other", &nodes).unwrap().message, "on well: DiskFull");
+    assert_eq!(disks("workers", &nodes[2..]), None);
+    let (group, usage) = (group_limited("10"), Usage::new());
+    let disks = disks("workers", &nodes);
+    let status = status(&View {
+        group: &group,
+        usage: &usage,
+        disks,
+        problems: Vec::new(),
+        stuck: &BTreeMap::new(),
+        now: at(0),
+    });
+    assert_eq!(brief(&status).2, [DISK_UNUSABLE, "AgentsApplied"]);
 }

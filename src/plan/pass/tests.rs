@@ -31,7 +31,10 @@ fn a_model_without_copy_and_job_is_downloaded() {
 fn a_complete_copy_needs_no_job_whoever_put_it_there() {
     let outcome = world().model(WHOLE).pass();
     assert_eq!(outcome.actions, []);
-    assert_eq!(json!(outcome.status[M]), json!(["ModelDownloaded", {"bytesDone": 10, "bytesTotal": 10}]));
+    assert_eq!(
+        json!(outcome.status[M]),
+        json!(["ModelDownloaded", {"bytesDone": 10, "bytesTotal": 10, "filesDone": 2, "filesTotal": 2}])
+    );
 }
 
 #[test]
@@ -69,7 +72,7 @@ fn another_initializers_files_are_adopted_once_its_job_has_succeeded() {
         download(),
         "without a Job nobody vouches for them"
     );
-    let times = json!({"bytesDone": 10, "bytesTotal": 10, "started": at(9_000).to_string(),
+    let times = json!({"bytesDone": 10, "bytesTotal": 10, "filesDone": 2, "filesTotal": 2, "started": at(9_000).to_string(),
         "finished": at(9_500).to_string()});
     let placed = world().model(WHOLE).job(succeeded()).pass();
     assert_eq!(json!(placed.status[M].1), times);
@@ -88,6 +91,48 @@ fn a_copy_that_vanished_behind_our_back_is_fetched_again_at_once() {
         assert_eq!(said(&outcome), (ModelStatus::ModelDownloadPending, Some("CopyVanished")));
     }
     assert_eq!(warm().pass().actions, download(), "and where the Job has gone by its age, too");
+}
+
+#[test]
+fn a_damaged_copy_says_what_is_wrong_until_it_is_mended() {
+    let message = "the copy on the disk is damaged (a is missing): what is good of it is kept, the rest is downloaded again";
+    let damaged = || {
+        let mut world = world().said(ModelStatus::ModelDownloaded, json!({})).model(Folder::Damaged);
+        world.disk.damage.insert(root(), "a is missing".into());
+        world
+    };
+    let begun = damaged().pass();
+    assert_eq!(begun.actions, download(), "no failed Job holds it up");
+    for (world, phase) in [
+        (damaged(), ModelStatus::ModelDownloadPending),
+        (damaged().job(job("j", JobPhase::Pending(None))), ModelStatus::ModelDownloadPending),
+        (damaged().job(job("j", JobPhase::Running)), ModelStatus::ModelDownloading),
+        (damaged().incoming(WHOLE), ModelStatus::ModelDownloading),
+    ] {
+        let world = World { before: begun.status.clone(), ..world };
+        let outcome = world.pass();
+        assert_eq!(said(&outcome), (phase, Some("CopyDamaged")), "{:?}", world.jobs);
+        assert_eq!(outcome.status[M].1.message.as_deref(), Some(message));
+    }
+    let first_job = damaged().job(job("j", JobPhase::Succeeded(at(9_000)))).pass();
+    assert_eq!(first_job.actions, [Action::DeleteJob("j".into())]);
+    assert_eq!(said(&first_job), (ModelStatus::ModelDownloadPending, Some("CopyDamaged")));
+    let mended = World { before: begun.status, ..world() }.model(WHOLE).pass();
+    assert_eq!(said(&mended), (ModelStatus::ModelDownloaded, None));
+    let first = world().model(Folder::Damaged).pass();
+    assert_eq!(
+        said(&first),
+        (ModelStatus::ModelDownloadPending, None),
+        "what was never complete is not damaged"
+    );
+}
+
+#[test]
+fn a_copy_that_vanished_says_so_until_it_is_there_again() {
+    let gone = world().said(ModelStatus::ModelDownloaded, json!({})).pass();
+    assert_eq!(said(&gone), (ModelStatus::ModelDownloadPending, Some("CopyVanished")));
+    let later = World { before: gone.status, ..world() }.job(job("j", JobPhase::Running)).pass();
+    assert_eq!(said(&later), (ModelStatus::ModelDownloading, Some("CopyVanished")));
 }
 
 #[test]
@@ -183,6 +228,21 @@ fn a_disk_that_cannot_be_written_is_left_alone_and_reported_for_each_missing_mod
 }
 
 #[test]
+fn on_a_full_disk_nothing_begins_and_what_nobody_wants_is_erased() {
+    let full = Problem::new("DiskFull", "no bytes are free");
+    let mut world = World { full: Some(full), ..world() };
+    world.disk.models.insert(CopyKey::root("0".repeat(16)), WHOLE);
+    let outcome = world.pass();
+    assert_eq!(outcome.actions, [Action::EraseModel(CopyKey::root("0".repeat(16)))]);
+    assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("DiskFull")));
+    let healed = World { full: None, before: outcome.status, disk: Inventory::default(), ..world.clone() };
+    assert_eq!(healed.pass().actions, download(), "at the first look after there is room");
+    assert_eq!(world.clone().model(WHOLE).pass().status[M].0, ModelStatus::ModelDownloaded);
+    let placed = world.incoming(WHOLE).pass();
+    assert!(placed.actions.contains(&Action::Place(root())), "a rename needs no room");
+}
+
+#[test]
 fn what_no_entry_wants_goes_job_first_and_folders_once_nobody_writes_them() {
     let unwanted = || World { entries: vec![], ..world() }.model(WHOLE).incoming(Folder::Bare);
     let running = || job("j", JobPhase::Running);
@@ -256,12 +316,14 @@ fn an_area_that_cannot_be_written_fails_its_own_models_only() {
 #[test]
 fn the_gate_says_what_the_status_says_and_how_far_a_download_is() {
     let mut world = world().job(job("j", JobPhase::Running));
-    let progress = ProgressReport { bytes_done: 4, bytes_total: 10, ..ProgressReport::default() };
+    let progress = ProgressReport { bytes_done: 4, bytes_total: 10, files_done: 0, files_total: 2 };
     world.progress.insert(root(), progress);
     let outcome = world.pass();
     let gate = json!({"phase": "ModelDownloading", "bytesDone": 4, "bytesTotal": 10});
     assert_eq!(json!(outcome.gates[&root()]), gate);
-    assert_eq!((outcome.status[M].1.bytes_done, outcome.status[M].1.bytes_total), (Some(4), Some(10)));
+    let detail = &outcome.status[M].1;
+    assert_eq!((detail.bytes_done, detail.bytes_total), (Some(4), Some(10)));
+    assert_eq!((detail.files_done, detail.files_total), (Some(0), Some(2)));
     assert_eq!(outcome.wake, Some(at(10_005)), "progress tells nobody that it moves");
     let failed = self::world().job(failed("j", 10_000)).pass();
     let gate = json!({"phase": "ModelDownloadError", "reason": "Gated", "message": "accept the licence"});

@@ -18,6 +18,7 @@ pub(in crate::plan) struct World {
     pub(in crate::plan) vouched: BTreeSet<String>,
     pub(in crate::plan) disk: Inventory,
     pub(in crate::plan) unwritable: BTreeMap<Option<String>, Problem>,
+    pub(in crate::plan) full: Option<Problem>,
     pub(in crate::plan) progress: BTreeMap<CopyKey, ProgressReport>,
     pub(in crate::plan) jobs: Vec<JobView>,
     pub(in crate::plan) before: BTreeMap<String, Said>,
@@ -32,6 +33,7 @@ pub(in crate::plan) fn world() -> World {
         vouched: BTreeSet::new(),
         disk: Inventory::default(),
         unwritable: BTreeMap::new(),
+        full: None,
         progress: BTreeMap::new(),
         jobs: Vec::new(),
         before: BTreeMap::new(),
@@ -49,6 +51,7 @@ impl World {
             vouched: &self.vouched,
             disk: &self.disk,
             unwritable: &self.unwritable,
+            full: self.full.as_ref(),
             progress: &self.progress,
             jobs: &self.jobs,
             before: &self.before,
@@ -79,7 +82,7 @@ impl World {
     }
 }
 
-pub(in crate::plan) const WHOLE: Folder = Folder::Complete { bytes: 10 };
+pub(in crate::plan) const WHOLE: Folder = Folder::Complete { bytes: 10, files: 2 };
 
 /// The documented model's copy.
 pub(in crate::plan) fn root() -> CopyKey {

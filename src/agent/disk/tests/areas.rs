@@ -39,8 +39,10 @@ fn the_copies_of_two_areas_have_nothing_to_do_with_each_other() {
     disk.copy(&at(MODELS, KEY), &["a"]);
     disk.copy(&format!("namespaces/ns/incoming/{KEY}"), &["a", "b"]);
     disk.disk.place(&of_ns()).unwrap();
-    let both =
-        BTreeMap::from([(root(), Folder::Complete { bytes: 5 }), (of_ns(), Folder::Complete { bytes: 10 })]);
+    let both = BTreeMap::from([
+        (root(), Folder::Complete { bytes: 5, files: 1 }),
+        (of_ns(), Folder::Complete { bytes: 10, files: 2 }),
+    ]);
     assert_eq!(disk.models(), both);
     disk.disk.erase_model(&of_ns()).unwrap();
     assert_eq!(disk.models().into_keys().collect::<Vec<_>>(), [root()]);
@@ -95,18 +97,18 @@ fn a_copy_of_the_root_is_linked_into_a_namespace_and_stays_where_it_is() {
         "nobody vouches for it"
     );
     disk.disk.adopt_model(&root(), "hf://o/m").unwrap();
-    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 7 });
+    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 7, files: 2 });
     let half = format!("namespaces/ns/incoming/{KEY}/config.json");
     disk.write(&half, "cut short");
     disk.disk.link(&of_ns()).unwrap();
     disk.disk.place(&of_ns()).unwrap();
-    assert_eq!(disk.models()[&of_ns()], Folder::Complete { bytes: 7 });
+    assert_eq!(disk.models()[&of_ns()], Folder::Complete { bytes: 7, files: 2 });
     for file in ["config.json", "sub/weights"] {
         let theirs = format!("namespaces/ns/{model}/{file}");
         assert_eq!(disk.inode(&theirs), disk.inode(&format!("{model}/{file}")));
     }
     disk.disk.erase_model(&root()).unwrap();
-    assert_eq!(disk.models()[&of_ns()], Folder::Complete { bytes: 7 });
+    assert_eq!(disk.models()[&of_ns()], Folder::Complete { bytes: 7, files: 2 });
 }
 
 #[test]
@@ -119,7 +121,7 @@ fn the_mark_of_a_copy_that_is_kept_outlives_a_repair() {
     disk.disk.keep(KEY).unwrap();
     let kept = BTreeSet::from([KEY.to_owned()]);
     assert_eq!(disk.disk.scan().unwrap().inventory.kept, kept);
-    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 10 });
+    assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 10, files: 2 });
     disk.copy(&at(INCOMING, KEY), &["a", "b"]);
     disk.disk.place(&root()).unwrap();
     assert_eq!(disk.disk.scan().unwrap().inventory.kept, kept);
@@ -163,4 +165,100 @@ fn the_progress_of_a_download_is_read_from_its_own_folder() {
     disk.write(&format!("incoming/{KEY}/.localmodel/progress.json"), report);
     let progress = disk.disk.progress(&root()).unwrap();
     assert_eq!((progress.bytes_done, progress.bytes_total), (3, 9));
+}
+
+/// Every path below a folder, with what is in it.
+fn tree(folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = fs::symlink_metadata(&path).unwrap().file_type();
+        let content = if kind.is_symlink() {
+            format!("link to {}", fs::read_link(&path).unwrap().display())
+        } else if kind.is_file() {
+            fs::read_to_string(&path).unwrap()
+        } else {
+            tree(&path, found);
+            "folder".to_owned()
+        };
+        found.insert(path, content);
+    }
+}
+
+#[test]
+fn whatever_lies_on_a_disk_only_folders_of_storage_keys_are_ever_touched() {
+    let (disk, outside) = (disk(), tempfile::tempdir().unwrap());
+    disk.disk.problem(Some("ns"));
+    let away = outside.path();
+    fs::create_dir_all(away.join(format!("models/{KEY}"))).unwrap();
+    fs::write(away.join(format!("models/{KEY}/theirs")), "precious").unwrap();
+    let theirs = [
+        "models/backup/a",
+        "models/0123456789ABCDEF/a",
+        "models/0123456789abcde/a",
+        "models/0123456789abcdef0/a",
+        "incoming/.hidden/a",
+        "gate/notes.txt",
+        "namespaces/ns/models/important/a",
+        "lost+found/a",
+        "etc/passwd",
+    ];
+    for path in theirs {
+        disk.write(path, "theirs");
+    }
+    symlink(away, disk.path("namespaces/away")).unwrap();
+    symlink(away.join("models"), disk.path("models/link")).unwrap();
+    for part in PARTS {
+        symlink(away.join(format!("models/{KEY}")), disk.path(&at(part, OTHER))).unwrap();
+    }
+    // Ours, with links that lead out of them.
+    for folder in [at(MODELS, KEY), at(INCOMING, KEY), format!("namespaces/ns/{}", at(MODELS, KEY))] {
+        disk.copy(&folder, &["a"]);
+        symlink(away, disk.path(&format!("{folder}/out"))).unwrap();
+        symlink(away.join(format!("models/{KEY}/theirs")), disk.path(&format!("{folder}/file"))).unwrap();
+    }
+    let ours = |path: &PathBuf| path.to_string_lossy().contains(KEY);
+    let (mut before, mut behind) = (BTreeMap::new(), BTreeMap::new());
+    tree(disk.folder.path(), &mut before);
+    tree(away, &mut behind);
+    before.retain(|path, _| !ours(path));
+
+    let scan = disk.disk.scan().unwrap();
+    assert_eq!(scan.inventory.models.keys().collect::<Vec<_>>(), [&root(), &of_ns()]);
+    let of_away = CopyKey { namespace: Some("away".into()), ..root() };
+    let linked = CopyKey::root(OTHER);
+    for copy in [root(), of_ns(), of_away, linked] {
+        // Each fails or does nothing where there is a link in place of a folder.
+        let told: GateStatus = gate();
+        drop((disk.disk.prepare(&copy), disk.disk.write_gate(&copy, &told), disk.disk.keep(&copy.key)));
+        drop((disk.disk.adopt(&copy, "hf://o/m"), disk.disk.adopt_model(&copy, "hf://o/m")));
+        drop((disk.disk.link(&copy), disk.disk.place(&copy), disk.disk.open_copy(&copy)));
+        drop((disk.disk.erase_incoming(&copy), disk.disk.erase_model(&copy), disk.disk.erase_gate(&copy)));
+        drop(copy.namespace.map(|namespace| disk.disk.remove_area(&namespace)));
+    }
+    let (mut after, mut behind_after) = (BTreeMap::new(), BTreeMap::new());
+    tree(disk.folder.path(), &mut after);
+    tree(away, &mut behind_after);
+    assert_eq!(behind_after, behind, "nothing behind a link is touched");
+    assert_eq!(after, before, "and nothing that is not ours; what is ours is gone");
+}
+
+#[test]
+fn damage_is_told_file_by_file_and_a_damaged_manifest_costs_no_good_file() {
+    let disk = disk();
+    let model = at(MODELS, KEY);
+    disk.copy(&model, &["a", "b", "c", "d", "e", "f", "sub/g"]);
+    for file in ["a", "b", "c", "d", "e", "f"] {
+        disk.write(&format!("{model}/{file}"), "1234");
+    }
+    let damage = disk.disk.scan().unwrap().inventory.damage[&root()].clone();
+    assert!(damage.starts_with("a has 4 bytes instead of 5, b has"), "{damage}");
+    assert!(damage.ends_with(" and 1 more"), "{damage}");
+    disk.write(&format!("{model}/.localmodel/manifest.json"), "{");
+    let damage = disk.disk.scan().unwrap().inventory.damage[&root()].clone();
+    assert!(damage.contains("manifest.json is damaged"), "{damage}");
+    disk.disk.prepare(&root()).unwrap();
+    for file in ["a", "sub/g"] {
+        assert_eq!(disk.inode(&format!("{model}/{file}")), disk.inode(&format!("incoming/{KEY}/{file}")));
+    }
+    assert_eq!(disk.disk.scan().unwrap().inventory.incoming[&root()], Folder::Bare, "the Job checks each");
 }

@@ -1,0 +1,201 @@
+//! Disks that rot, fill up, cannot be written or hold what is not ours (A2, A5, A10).
+
+use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use localmodel::api::node::DiskStatus;
+use localmodel::api::{LocalModelNodeGroup, ModelStatus};
+use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::wait::until;
+use localmodel_e2e::walkthrough::config_map;
+use localmodel_e2e::world::{WORKERS, World, alone, beside_others, beside_others_then};
+
+const NODE: &str = WORKERS[0];
+const SHARD: &str = "model-00001-of-00002.safetensors";
+
+#[tokio::test]
+async fn a_flipped_byte_is_found_by_the_scrub_told_and_mended_alone() {
+    let settings = |world: &World| config_map(&world.setup.image);
+    let test = |world: World| async move {
+        warm(&world).await?;
+        let digests = || on_node(NODE, "cd /models/rot/models/* && sha256sum *.safetensors *.json");
+        let before = digests().await?;
+        world.hub.clear_requests("rot/").await?;
+        let flip = format!(
+            "printf FLIPPED | dd of=$(echo /models/rot/models/*/{SHARD}) bs=1 seek=5000 conv=notrunc"
+        );
+        on_node(NODE, &flip).await?;
+        let flipped = Timestamp::now();
+        ensure!(digests().await? != before, "nothing was flipped");
+        world.until_status(NODE, "m", ModelStatus::ModelDownloaded).await?; // sizes tell nothing
+
+        let fast = r#""enabled": true, "localModelScrub": {"intervalInSecs": 5},"#;
+        apply(&settings(&world)?.replace("\"enabled\": true,", fast)).await?;
+        until_event(&world, "CopyDamaged", &format!("{SHARD} has other bytes than it should")).await?;
+        until("the same bytes again", || async { Ok((digests().await? == before).then_some(())) }).await?;
+        world.until_available("m", 1, 1).await?;
+        only_the_shard_was_fetched(&world).await?;
+        until_disk(&world, "the result of a scrub without damage", |disk| {
+            let is_newer = disk.last_scrub.as_ref().is_some_and(|at| at.0 > flipped);
+            is_newer
+                && disk.scrubbed_bytes.is_some_and(|bytes| bytes >= 2_000_000)
+                && disk.damaged_files.is_none()
+        })
+        .await
+    };
+    alone("rot", test, async |world| apply(&settings(world)?).await.map(drop)).await;
+}
+
+#[tokio::test]
+async fn a_file_cut_short_is_told_with_its_size_and_mended_alone() {
+    beside_others("cut", |world| async move {
+        warm(&world).await?;
+        let before = world.files(NODE).await?;
+        world.hub.clear_requests("cut/").await?;
+        on_node(NODE, &format!("truncate -s 1000 /models/cut/models/*/{SHARD}")).await?;
+        until_event(&world, "CopyDamaged", &format!("{SHARD} has 1000 bytes instead of")).await?;
+        let is_whole = format!("stat -c %s /models/cut/models/*/{SHARD}");
+        until("the whole file", || async {
+            Ok((on_node(NODE, &is_whole).await?.trim() != "1000").then_some(()))
+        })
+        .await?;
+        world.until_available("m", 1, 1).await?;
+        ensure!(world.files(NODE).await? == before, "other files than before");
+        only_the_shard_was_fetched(&world).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_ours_is_told_and_outlives_everything() {
+    beside_others("theirs", |world| async move {
+        world.group().await?;
+        let theirs = "mkdir -p /models/theirs/models/backup /models/theirs/old \
+                      && echo precious | tee /models/theirs/models/backup/a /models/theirs/old/a \
+                      && ln -s /models/theirs/old /models/theirs/models/0123456789abcdef";
+        on_node(NODE, theirs).await?;
+        world.join(NODE).await?;
+        world.cache("m", &world.model("m").await?).await?;
+        world.until_available("m", 1, 1).await?;
+        let names = ["models/0123456789abcdef", "models/backup", "old"];
+        until_disk(&world, "what is not ours, by name", |disk| disk.not_ours == names).await?;
+        kubectl(&["delete", "localmodelcache", &world.name("m"), "--timeout=30s"]).await?;
+        let left = ["./models/backup/a", "./old/a"];
+        until("nothing but what is not ours", || async {
+            Ok((world.files(NODE).await? == left).then_some(()))
+        })
+        .await?;
+        on_node(NODE, "test -L /models/theirs/models/0123456789abcdef").await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_is_told_wherever_people_look_and_heals_by_itself() {
+    beside_others("locked", |world| async move {
+        warm(&world).await?;
+        on_node(NODE, "chown root:root /models/locked/incoming && chmod 755 /models/locked/incoming").await?;
+        world.cache("second", &world.model("second").await?).await?;
+        until_disk(&world, "DiskNotWritable with path and user", |disk| {
+            let message = disk.message.as_deref().unwrap_or_default();
+            disk.reason.as_deref() == Some("DiskNotWritable")
+                && ["incoming/", "/models/locked", "user id 1000"].iter().all(|word| message.contains(word))
+        })
+        .await?;
+        until_ready_is(&world, "second", "DiskNotWritable").await?;
+        until_group_tells_of_a_disk(&world, true).await?;
+        world.until_available("m", 1, 1).await?; // what is there still serves
+
+        on_node(NODE, "chown 1000:1000 /models/locked/incoming && chmod 2775 /models/locked/incoming")
+            .await?;
+        world.until_available("second", 1, 1).await?;
+        until_disk(&world, "a disk without a problem", |disk| disk.reason.is_none()).await?;
+        until_group_tells_of_a_disk(&world, false).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_disk_without_room_is_told_with_bytes_needed_and_free_and_goes_on_when_there_is_some() {
+    let test = |world: World| async move {
+        world.group().await?;
+        on_node(NODE, "mount -t tmpfs -o size=1m,mode=2775,gid=1000 tmpfs /models/tiny").await?;
+        world.join(NODE).await?;
+        world.cache("m", &world.model("m").await?).await?;
+        let local = world.until_status(NODE, "m", ModelStatus::ModelDownloadError).await?;
+        let detail =
+            local.status.context("its status")?.models.remove(&world.name("m")).context("the model")?;
+        let message = detail.message.unwrap_or_default();
+        ensure!(detail.reason.as_deref() == Some("DiskFull"), "{message}");
+        ensure!(message.contains("bytes are needed and") && message.contains("are free"), "{message}");
+        until_ready_is(&world, "m", "DiskFull").await?;
+        on_node(NODE, "mount -o remount,size=100m /models/tiny").await?;
+        // A failed Job that is deleted is tried again at once (A6).
+        kubectl(&["delete", "job", "-n", "kserve-localmodel-jobs", "-l", "model=tiny-m"]).await?;
+        world.until_available("m", 1, 1).await.map(drop)
+    };
+    beside_others_then("tiny", test, async |_| {
+        // Its folder goes with the test, which it cannot as long as something is mounted there.
+        on_node(NODE, "umount -l /models/tiny || true").await.map(drop)
+    })
+    .await;
+}
+
+async fn warm(world: &World) -> Result<()> {
+    world.group().await?;
+    world.join(NODE).await?;
+    world.cache("m", &world.model("m").await?).await?;
+    world.until_available("m", 1, 1).await.map(drop)
+}
+
+async fn only_the_shard_was_fetched(world: &World) -> Result<()> {
+    let asked = world.hub.requests(&format!("{}/", world.prefix)).await?;
+    let fetched: Vec<_> = asked.iter().filter(|request| request.path.contains("/resolve")).collect();
+    ensure!(!fetched.is_empty(), "the hub was not asked for the damaged file");
+    let of_others: Vec<_> = fetched.iter().filter(|request| !request.path.contains(SHARD)).collect();
+    ensure!(of_others.is_empty(), "good files were fetched again: {of_others:?}");
+    Ok(())
+}
+
+/// Waits for an Event on the test's cache with these words.
+async fn until_event(world: &World, reason: &str, words: &str) -> Result<()> {
+    until(&format!("an Event {reason} that says {words:?}"), || async {
+        let each = r#"jsonpath={range .items[*]}{.involvedObject.name}: {.message}{"\n"}{end}"#;
+        let by_reason = format!("reason={reason}");
+        let told = kubectl(&["get", "events", "-A", "-o", each, "--field-selector", &by_reason]).await?;
+        let ours = format!("{}: ", world.name("m"));
+        Ok(told.lines().any(|line| line.starts_with(&ours) && line.contains(words)).then_some(()))
+    })
+    .await
+}
+
+/// Waits until the node says this of the test's disk.
+async fn until_disk(world: &World, what: &str, is_so: impl Fn(&DiskStatus) -> bool) -> Result<()> {
+    until(what, || async {
+        let status = world.node(NODE).await?.and_then(|local| local.status).unwrap_or_default();
+        Ok(status.disks.get(&world.prefix).is_some_and(&is_so).then_some(()))
+    })
+    .await
+}
+
+/// Waits until a cache is not ready for this reason.
+async fn until_ready_is(world: &World, cache: &str, reason: &str) -> Result<()> {
+    until(&format!("Ready with reason {reason}"), || async {
+        let status = world.get(cache).await?.and_then(|cache| cache.status).unwrap_or_default();
+        Ok(status.conditions.iter().any(|c| c.type_ == "Ready" && c.reason == reason).then_some(()))
+    })
+    .await
+}
+
+/// Waits until the test's group has a condition that tells of disks, or has none any more.
+async fn until_group_tells_of_a_disk(world: &World, wanted: bool) -> Result<()> {
+    until(&format!("condition DiskUnusable of the group: {wanted}"), || async {
+        let groups = world.in_cluster::<LocalModelNodeGroup>();
+        let group = groups.get(&world.prefix).await?;
+        let conditions = group.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+        let told = conditions.iter().any(|c| c.type_ == "DiskUnusable" && c.message.contains(NODE));
+        ensure!(told == wanted, "{} has {conditions:?}", group.name_any());
+        Ok(Some(()))
+    })
+    .await
+}
