@@ -165,11 +165,9 @@ async fn events(client: &Client, key: &CacheKey) -> kube::Result<Vec<Event>> {
 async fn jobs(client: &Client, view: &CacheView, operator_namespace: &str, log_lines: u32) -> story::Seen {
     let mut seen = story::Seen::default();
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), operator_namespace);
-    let map = maps.get_opt(CONFIG_MAP).await;
-    let map = map.map_err(|error| {
-        seen.notes.push(note(&format!("ConfigMap {CONFIG_MAP} in {operator_namespace}"), &error))
-    });
-    seen.job_namespace = Config::read(map.ok().flatten().as_ref()).unwrap_or_default().job_namespace;
+    let what = format!("ConfigMap {CONFIG_MAP} in {operator_namespace}");
+    let map = or_note(maps.get_opt(CONFIG_MAP).await, &what, &mut seen.notes);
+    seen.job_namespace = Config::read(map.as_ref()).unwrap_or_default().job_namespace;
     let namespace = match &view.namespace {
         None => format!("!{JOB_NAMESPACE}"),
         Some(namespace) => format!("{JOB_NAMESPACE}={namespace}"),

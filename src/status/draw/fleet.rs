@@ -134,7 +134,9 @@ fn caches(caches: &[CacheView], width: usize) -> Vec<Line> {
         table.below([faint(format!("  {more} not warm; the reasons above count them too"))]);
     }
     if warm.len() <= WARM {
-        warm.iter().for_each(|cache| table.row(row(cache, width)));
+        for cache in &warm {
+            table.row(row(cache, width));
+        }
     } else {
         table.below(summed(&warm, width));
     }

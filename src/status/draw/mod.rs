@@ -163,7 +163,9 @@ fn why(why: &Why, width: usize, most: usize) -> Vec<Line> {
     };
     let line = Line::of(tone, mark(why.state)).add(Tone::Plain, " ").add(Tone::Strong, reason);
     let line = line.add(Tone::Plain, "  ").add(tone, count);
-    let mut lines = vec![line.add(Tone::Plain, whom(why, width / 2))];
+    let whom = whom(why, width / 2);
+    let one = line.clone().add(Tone::Plain, format!(": {whom}"));
+    let mut lines = if one.width() <= width { vec![one] } else { vec![line, indented(&whom)] };
     let advice = (why.reason.is_none() && why.state == State::Failed)
         .then_some("`localmodel status CACHE` reads it from the Job that failed");
     if let Some(text) = why.message.as_deref().or(advice) {
@@ -180,7 +182,7 @@ fn whom(why: &Why, width: usize) -> String {
     };
     let caches = some(&why.caches, "cache", "caches");
     let nodes = some(&why.nodes, "node", "nodes");
-    if nodes.is_empty() { format!(": {caches}") } else { format!(": {caches} on {nodes}") }
+    if nodes.is_empty() { caches } else { format!("{caches} on {nodes}") }
 }
 
 #[cfg(test)]

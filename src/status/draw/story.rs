@@ -33,9 +33,11 @@ pub fn story(story: &Story, width: usize) -> Vec<Line> {
     section(&mut lines, "USED BY", users(&story.used_by));
     section(&mut lines, "EVENTS", events(&story.events, width, now));
     if let Some(log) = &story.log {
-        let title = format!("LOG of Job {} on {} (pod {})", log.job, log.node, log.pod);
-        let log = log.lines.iter().flat_map(|line| wrap_log(line, width)).collect();
-        section(&mut lines, &title, log);
+        let whose = format!("Job {} on {}, pod {}", log.job, log.node, log.pod);
+        let whose = wrap(&whose, width.saturating_sub(2), MESSAGE).into_iter();
+        let whose = whose.map(|line| Line::of(Tone::Faint, format!("  {line}")));
+        let log = log.lines.iter().flat_map(|line| wrap_log(line, width));
+        section(&mut lines, "LOG of the Job that failed last", whose.chain(log).collect());
     }
     let notes = story.notes.iter().flat_map(|note| wrap(note, width.saturating_sub(2), MESSAGE));
     let notes = notes.map(|note| Line::of(Tone::Warning, format!("  {note}"))).collect();

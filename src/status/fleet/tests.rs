@@ -41,7 +41,7 @@ fn a_download_has_a_pace_and_a_time_left() {
 fn copies_that_no_node_has_measured_count_as_large_as_the_others() {
     let fleet = of(&seen());
     let mixtral = &fleet.caches[0];
-    assert_eq!(mixtral.bytes_total, 5 * 87 << 30);
+    assert_eq!(mixtral.bytes_total, (5 * 87) << 30);
     assert_eq!(mixtral.bytes_done, (56 + 87) << 30);
 }
 
