@@ -9,7 +9,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_localmodel");
 fn run(binary: &Path, arguments: &[&str], kubeconfig: &str) -> Output {
     let mut command = Command::new(binary);
     command.args(arguments).env_clear().env("KUBECONFIG", kubeconfig);
-    command.output().unwrap()
+    command.output().expect("the binary starts")
 }
 
 fn text(bytes: &[u8]) -> String {
