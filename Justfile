@@ -22,7 +22,7 @@ deny:
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
-    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test walkthrough --test install --test protocol --test control --test binary
+    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test status --test walkthrough --test install --test protocol --test control --test binary
 
 # Downloads from real servers of the object stores' protocols, each installed from its package registry
 stores: build

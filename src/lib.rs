@@ -9,6 +9,7 @@ pub mod error;
 pub mod live_config;
 pub mod operator;
 pub mod plan;
+pub mod status;
 pub mod telemetry;
 pub mod uninstall;
 pub mod wait;

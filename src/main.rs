@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use indicatif::MultiProgress;
 use localmodel::download::progress::Above;
 use localmodel::error::{Doing, Error};
 use localmodel::plan::agent::HEALTH_PORT;
 use localmodel::plan::names::MOUNT_PATH;
-use localmodel::{agent, api, download, operator, telemetry, uninstall, wait};
+use localmodel::{agent, api, download, operator, status, telemetry, uninstall, wait};
 
 /// Keeps LLM weights warm on the local disks of Kubernetes nodes.
 #[derive(Parser)]
@@ -68,6 +68,7 @@ enum Command {
     /// Fetch models into folders, verified. `localmodel SRC DEST` is the same.
     Download(download::Args),
     Verify(download::verify::Args),
+    Status(status::Args),
     /// Hold a pod back until the copy that it uses is complete.
     Wait(wait::Args),
     /// Stop the operator and take agents, their volumes, warm labels and webhooks away; files, caches and
@@ -94,7 +95,7 @@ async fn main() -> ExitCode {
         eprintln!("error: another TLS provider is installed already");
         return ExitCode::FAILURE;
     }
-    let cli = Cli::parse_from(with_download(std::env::args().collect()));
+    let cli = cli(with_download(std::env::args().collect()));
     let bars = bars(&cli.command);
     match &bars {
         Some(bars) => telemetry::init_above(Above(bars.clone())),
@@ -105,6 +106,7 @@ async fn main() -> ExitCode {
         Command::Verify(args) => return download::verify::run(args).await,
         Command::Wait(args) => return wait::run(args).await,
         Command::Crds { out } => crds(out.as_deref()),
+        Command::Status(args) => status::run(args).await,
         Command::Operator { namespace, image, pod, health_port, webhook_port } => {
             run_operator(operator::Settings { namespace, image, pod, health_port, webhook_port }).await
         }
@@ -122,6 +124,17 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line. On the PATH as `kubectl-localmodel` it is a plugin of kubectl, and its help says how
+/// it is called then.
+fn cli(arguments: Vec<String>) -> Cli {
+    let name = arguments.first().and_then(|first| Path::new(first).file_stem()?.to_str());
+    let mut command = Cli::command();
+    if name == Some("kubectl-localmodel") {
+        command = command.bin_name("kubectl localmodel");
+    }
+    Cli::from_arg_matches(&command.get_matches_from(arguments)).unwrap_or_else(|error| error.exit())
 }
 
 /// Where a download draws its progress, if a person looks.
