@@ -18,6 +18,9 @@ const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
 /// The longest wait before a failed download is tried again.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
+/// A copy that was complete is not any more, and is fetched again.
+const COPY_VANISHED: &str = "CopyVanished";
+
 /// How often the progress of a download is looked at (A8).
 pub const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(5);
 
@@ -312,10 +315,14 @@ fn vanished(
     before: Option<&Said>,
     outcome: &mut Outcome,
 ) -> Said {
-    if before.is_some_and(|(status, _)| *status == ModelStatus::ModelDownloaded) {
+    // Said already means that the Job was not deleted then: the agent ended in between.
+    let was_there = |(status, detail): &Said| {
+        *status == ModelStatus::ModelDownloaded || detail.reason.as_deref() == Some(COPY_VANISHED)
+    };
+    if before.is_some_and(was_there) {
         outcome.actions.push(Action::DeleteJob(job.name.clone()));
         let message = "the copy on the disk vanished or was damaged; it is fetched again";
-        let problem = Problem::new("CopyVanished", message);
+        let problem = Problem::new(COPY_VANISHED, message);
         return (ModelStatus::ModelDownloadPending, with_problem(base, &problem));
     }
     let message = format!("Job {} succeeded, but wrote no complete model", job.name);
