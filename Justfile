@@ -22,7 +22,11 @@ deny:
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
-    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test status --test walkthrough --test install --test protocol --test control --test binary
+    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test status --test walkthrough --test install --test protocol --test control --test binary --test model
+
+# What `unit` explores of the plan's model with few disturbances, with more of them and optimised: many minutes
+sweep DISTURBANCES="3":
+    LOCALMODEL_DISTURBANCES={{DISTURBANCES}} cargo test --release --workspace --test model -- --nocapture --test-threads 1
 
 # Downloads from real servers of the object stores' protocols, each installed from its package registry
 stores: build

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -86,6 +87,14 @@ impl Sources {
 fn waking<K: Debug>(wake: &Arc<Notify>) -> impl FnMut(Change<K>) + Send + 'static + use<K> {
     let wake = wake.clone();
     move |_| wake.notify_one()
+}
+
+/// A node's object as the API server has it. By list: the right to it is the watch's.
+pub(super) async fn local_node_now(client: &Client, node: &str) -> Result<Option<LocalModelNode>, Error> {
+    let this_node = ListParams::default().fields(&format!("metadata.name={node}"));
+    let api: Api<LocalModelNode> = Api::all(client.clone());
+    let found = api.list(&this_node).await.doing(|| format!("reading LocalModelNode {node}"))?;
+    Ok(found.items.into_iter().next().filter(|local| local.metadata.deletion_timestamp.is_none()))
 }
 
 /// The first group of a cluster cache; `None` when the cache is gone.

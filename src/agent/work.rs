@@ -68,6 +68,16 @@ impl Agent {
         !busy && !needed
     }
 
+    /// Whether the API server itself, and not a watch that may lag, says that a copy is wanted, or that nothing
+    /// may be erased: the agent of another group on the same disk may have placed it just now (G5).
+    async fn is_wanted_now(&self, copy: &CopyKey) -> Result<bool, Error> {
+        let local = sources::local_node_now(&self.client, &self.settings.node).await?;
+        let Some(local) = local.filter(|local| is_member(local, &self.settings.group)) else {
+            return Ok(true);
+        };
+        Ok(local.spec.local_models.iter().any(|entry| CopyKey::of(entry) == *copy))
+    }
+
     async fn act(
         &self,
         action: &Action,
@@ -105,6 +115,9 @@ impl Agent {
                 off_the_loop(move || disk.erase_incoming(&copy)).await
             }
             Action::EraseModel(copy) if self.may_erase(&copy, sources, true) => {
+                if self.is_wanted_now(&copy).await? {
+                    return Ok(()); // the watch lags; what it brings wakes the next pass
+                }
                 off_the_loop(move || disk.erase_model(&copy)).await
             }
             Action::EraseGate(copy) if self.may_erase(&copy, sources, true) => {

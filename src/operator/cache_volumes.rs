@@ -3,7 +3,6 @@
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, ListParams, Preconditions};
-use kube::core::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 
@@ -13,7 +12,7 @@ use super::volumes::{Obstacle, advance};
 use crate::error::{Doing, Error};
 use crate::plan::cache::NODE_GROUP_NOT_FOUND;
 use crate::plan::conditions::Statement;
-use crate::plan::names::{self, CacheKey, JOB_MODEL, JOB_NAMESPACE, MANAGED_BY};
+use crate::plan::names::{self, CacheKey, JOB_MODEL, JOB_NAMESPACE, MANAGED_BY, MANAGER};
 use crate::plan::volumes::{self, Pair};
 use crate::plan::{agent, capacity, source, takeover};
 
@@ -91,16 +90,23 @@ async fn replace(key: &CacheKey, context: &Context, pair: &Pair) -> Result<(), E
 pub(super) async fn remove<C: CacheKind>(cache: &C, context: &Context) -> Result<(), Error> {
     delete_jobs(&cache.key(), context, "", None).await?;
     let uid = cache.uid().unwrap_or_default();
-    let belongs = |meta: &ObjectMeta| volumes::belongs(meta, &uid);
-    for claim in context.stores.claims.store.state_filter(|c: &PersistentVolumeClaim| belongs(&c.metadata)) {
+    // From the API server: the stores may lag behind a volume that was made a moment ago, and nothing would
+    // take away later what a namespace cache cannot own.
+    let of_cache =
+        format!("{MANAGED_BY}={MANAGER},{}={}", names::CACHE, names::label_value(&cache.name_any()));
+    let of_cache = ListParams::default().labels(&of_cache);
+    let claims: Api<PersistentVolumeClaim> = Api::all(context.client.clone());
+    let claims = claims.list(&of_cache).await.doing(|| format!("listing the claims of {}", cache.key()))?;
+    for claim in claims.iter().filter(|claim| volumes::belongs(&claim.metadata, &uid)) {
         let api: Api<PersistentVolumeClaim> =
             Api::namespaced(context.client.clone(), &claim.namespace().unwrap_or_default());
-        ignore_missing(api.delete(&claim.name_any(), &exactly(&*claim)).await.map(drop))
+        ignore_missing(api.delete(&claim.name_any(), &exactly(claim)).await.map(drop))
             .doing(|| format!("deleting PersistentVolumeClaim {}", claim.name_any()))?;
     }
     let api: Api<PersistentVolume> = Api::all(context.client.clone());
-    for volume in context.stores.volumes.store.state_filter(|v: &PersistentVolume| belongs(&v.metadata)) {
-        ignore_missing(api.delete(&volume.name_any(), &exactly(&*volume)).await.map(drop))
+    let found = api.list(&of_cache).await.doing(|| format!("listing the volumes of {}", cache.key()))?;
+    for volume in found.iter().filter(|volume| volumes::belongs(&volume.metadata, &uid)) {
+        ignore_missing(api.delete(&volume.name_any(), &exactly(volume)).await.map(drop))
             .doing(|| format!("deleting PersistentVolume {}", volume.name_any()))?;
     }
     Ok(())

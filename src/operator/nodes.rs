@@ -51,10 +51,14 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     let enabled = stores.config().enabled;
     let entries = entries::entries(&node, &groups, &caches, &before, enabled).entries;
     let status = local.as_ref().and_then(|l| l.status.as_ref());
-    let labels = entries::warm_labels(&caches, &entries, status);
+    let member_of = entries::groups_of_node(&node, &groups);
+    let labels = if member_of.is_empty() {
+        entries::labels_to_come_back_to(&node, &caches)
+    } else {
+        entries::warm_labels(&caches, &entries, status)
+    };
 
     let api: Api<LocalModelNode> = Api::all(context.client.clone());
-    let member_of = entries::groups_of_node(&node, &groups);
     if !member_of.is_empty() {
         if local.is_none() && !enabled {
             // Nobody knows any more what was planned here, and an empty list would erase it (C9).

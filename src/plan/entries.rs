@@ -305,6 +305,18 @@ pub fn warm_labels(
         .collect()
 }
 
+/// The warm labels that stay on a node that is of no group any more: where it comes back they say what has
+/// its place there, so that a label that flaps costs nothing (N5).
+pub fn labels_to_come_back_to(node: &Node, caches: &[PlannedCache]) -> BTreeMap<String, String> {
+    let is_of = |cache: &PlannedCache, label: &str| {
+        let key = storage_key(&cache.spec.source_model_uri);
+        !cache.deleting && names::warm_label(&key, cache.key.namespace.as_deref()) == label
+    };
+    let stays = |label: &str| names::is_warm_label(label) && caches.iter().any(|cache| is_of(cache, label));
+    let labels = node.labels().iter().filter(|(label, _)| stays(label));
+    labels.map(|(label, group)| (label.clone(), group.clone())).collect()
+}
+
 /// What to change in a node's labels so that exactly `wanted` of ours are there; `None` takes one away.
 pub fn label_changes(node: &Node, wanted: &BTreeMap<String, String>) -> BTreeMap<String, Option<String>> {
     let stale =

@@ -329,7 +329,7 @@ fn damage(view: &View, copy: &CopyKey, before: Option<&Said>) -> Option<Problem>
     }
     let (phase, detail) = before?;
     let has_vanished =
-        *phase == ModelStatus::ModelDownloaded || detail.reason.as_deref() == Some(COPY_VANISHED);
+        *phase == ModelStatus::ModelDownloaded || detail.reason.as_deref().is_some_and(|reason| [COPY_VANISHED, COPY_DAMAGED].contains(&reason));
     let message = "the copy was taken off the disk, or its manifest was: it is downloaded again";
     has_vanished.then(|| Problem::new(COPY_VANISHED, message))
 }
@@ -356,9 +356,16 @@ fn vanished(
     before: Option<&Said>,
     outcome: &mut Outcome,
 ) -> Said {
-    if before.is_some_and(|(status, _)| *status == ModelStatus::ModelDownloaded) {
+    // Said already means that the Job was not deleted then: the agent ended in between.
+    let was_there = |(status, detail): &Said| {
+        *status == ModelStatus::ModelDownloaded || detail.reason.as_deref().is_some_and(|reason| [COPY_VANISHED, COPY_DAMAGED].contains(&reason))
+    };
+    if before.is_some_and(was_there) {
         outcome.actions.push(Action::DeleteJob(job.name.clone()));
-        return (ModelStatus::ModelDownloadPending, base);
+        // What was lost is told once, and kept for as long as it is fetched.
+        let vanished = Problem::new(COPY_VANISHED, "the copy on the disk vanished; it is fetched again");
+        let said = if base.reason.is_some() { base } else { with_problem(base, &vanished) };
+        return (ModelStatus::ModelDownloadPending, said);
     }
     let message = format!("Job {} succeeded, but wrote no complete model", job.name);
     failed(view, job, at, &Problem::new("NothingDownloaded", message), base, before, outcome)

@@ -103,6 +103,17 @@ fn a_label_that_flaps_brings_the_same_list_back() {
 }
 
 #[test]
+fn a_node_of_no_group_keeps_the_labels_of_caches_that_are_there_and_no_other() {
+    let (warm, gone) = (names::warm_label(KEY, None), names::warm_label("0123456789abcdef", None));
+    let node = labelled_node("n", &json!({&warm: "workers", gone: "workers", "zone": "a"}));
+    let mut cache = cache();
+    let kept = labels_to_come_back_to(&node, &[PlannedCache::from(&cache)]);
+    assert_eq!(kept, BTreeMap::from([(warm, "workers".to_owned())]));
+    cache.metadata.deletion_timestamp = from(json!("2026-01-01T00:00:00Z"));
+    assert!(labels_to_come_back_to(&node, &[PlannedCache::from(&cache)]).is_empty());
+}
+
+#[test]
 fn a_group_that_is_gone_takes_its_entries_along_and_leaves_those_of_others() {
     let node = labelled_node("n", &json!({"group": "b"}));
     let caches = [cache_named("m", "hf://o/m", &["gone", "b"]), cache_named("o", "hf://o/o", &["gone"])];

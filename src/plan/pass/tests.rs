@@ -90,6 +90,10 @@ fn a_copy_that_vanished_behind_our_back_is_fetched_again_at_once() {
         assert_eq!(outcome.actions, [Action::DeleteJob("j".into())]);
         assert_eq!(said(&outcome), (ModelStatus::ModelDownloadPending, Some("CopyVanished")));
     }
+    let said_before = world().said(ModelStatus::ModelDownloadPending, json!({"reason": "CopyVanished"}));
+    let cut_off = said_before.job(job("j", JobPhase::Succeeded(at(9_999)))).model(Folder::Damaged).pass();
+    assert_eq!(cut_off.actions, [Action::DeleteJob("j".into())], "also by an agent that ended in between");
+    assert_eq!(said(&cut_off), (ModelStatus::ModelDownloadPending, Some("CopyVanished")));
     assert_eq!(warm().pass().actions, download(), "and where the Job has gone by its age, too");
 }
 
