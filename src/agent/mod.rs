@@ -7,6 +7,7 @@
 mod adopt;
 mod disk;
 mod folders;
+mod recipes;
 mod sources;
 mod status;
 mod work;
@@ -29,10 +30,12 @@ use crate::live_config::LiveConfig;
 use crate::plan::disk::CopyKey;
 use crate::plan::names::MEMBER_OF;
 use crate::plan::pass::{self, JobPhase, JobView, PROGRESS_EVERY, Problem, Said, View};
+use crate::plan::recipe::Recipe;
 use crate::plan::{self, takeover};
 use crate::telemetry;
 use disk::{Disk, Scan};
 use sources::Sources;
+use work::With;
 
 /// The pause in which events gather before a pass.
 const GATHER: Duration = Duration::from_millis(100);
@@ -77,6 +80,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         said: None,
         reported: BTreeSet::new(),
         progress: (None, BTreeMap::new()),
+        tried: BTreeMap::new(),
         plain: false,
     };
     tokio::select! {
@@ -104,6 +108,8 @@ struct Agent {
     reported: BTreeSet<String>,
     /// How far the downloads were at the last look, and when that was: the status follows no faster (A8).
     progress: (Option<Timestamp>, BTreeMap<CopyKey, ProgressReport>),
+    /// What the last Job of each copy was made from that could not be made complete: its Job may be gone.
+    tried: BTreeMap<CopyKey, Recipe>,
     /// Whether the cluster's definition of nodes drops our own status fields.
     plain: bool,
 }
@@ -169,6 +175,8 @@ impl Agent {
             Some(said) => said.clone(),
             None => local.status.as_ref().map(plan::local_status::said).unwrap_or_default(),
         };
+        let recipes = self.recipes(&entries, &local, &look, &jobs, sources, config).await;
+        let digests = recipes::digests(&recipes);
         let outcome = pass::pass(&View {
             entries: &entries,
             all: &local.spec.local_models,
@@ -178,13 +186,17 @@ impl Agent {
             jobs: &jobs,
             progress: &self.progress.1,
             before: &before,
+            recipes: &digests,
+            tried: &self.tried,
             enabled: config.enabled,
             job_ttl: SignedDuration::from_secs(i64::from(config.job_ttl_seconds)),
             now,
         });
         let told = self.write_gates(&outcome).await;
         let written = self.write_status(&local, &outcome, look.unwritable.get(&None)).await;
-        self.carry_out(&outcome.actions, &entries, &local, sources, config).await?;
+        let with = With { entries: &entries, local: &local, recipes: &recipes };
+        self.carry_out(&outcome.actions, &with, sources, config).await?;
+        self.remember(&digests, &jobs);
         told.and(written).map(|()| outcome.wake)
     }
 
@@ -220,6 +232,18 @@ impl Agent {
             self.progress = (Some(now), progress);
         }
         Ok(look)
+    }
+
+    /// Keeps what the last Job of each copy was made from, so that a change shows when the Job is gone.
+    fn remember(&mut self, digests: &BTreeMap<CopyKey, Result<Recipe, Problem>>, jobs: &[JobView]) {
+        for (copy, digest) in digests {
+            let mut of_copy = jobs.iter().filter(|job| job.own && job.copy == *copy);
+            let tried = of_copy.find_map(|job| job.recipe.as_ref()).or(digest.as_ref().ok());
+            if let Some(tried) = tried {
+                self.tried.insert(copy.clone(), tried.clone());
+            }
+        }
+        self.tried.retain(|copy, _| digests.contains_key(copy));
     }
 
     /// Tells the pods that wait for a copy how it fares (S11).

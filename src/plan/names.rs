@@ -34,6 +34,9 @@ pub const APPLIED: &str = "localmodel.kserve.io/applied";
 /// The annotation of a `LocalModelNode` that names the node's groups, divided by commas. An agent whose
 /// group is not among them touches nothing: its node has left, and the files stay (N5).
 pub const MEMBER_OF: &str = "localmodel.kserve.io/member-of";
+/// The annotation of a download Job: digests of what it was made from, by which a change of its credentials
+/// or of its container shows (A6).
+pub const RECIPE: &str = "localmodel.kserve.io/recipe";
 /// KServe's label of a download Job: the cache's name.
 pub const JOB_MODEL: &str = "model";
 /// KServe's label of a download Job: the node's name.

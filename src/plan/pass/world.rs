@@ -21,6 +21,8 @@ pub(in crate::plan) struct World {
     pub(in crate::plan) progress: BTreeMap<CopyKey, ProgressReport>,
     pub(in crate::plan) jobs: Vec<JobView>,
     pub(in crate::plan) before: BTreeMap<String, Said>,
+    pub(in crate::plan) recipes: BTreeMap<CopyKey, Result<Recipe, Problem>>,
+    pub(in crate::plan) tried: BTreeMap<CopyKey, Recipe>,
     pub(in crate::plan) enabled: bool,
     pub(in crate::plan) now: i64,
 }
@@ -35,6 +37,8 @@ pub(in crate::plan) fn world() -> World {
         progress: BTreeMap::new(),
         jobs: Vec::new(),
         before: BTreeMap::new(),
+        recipes: BTreeMap::new(),
+        tried: BTreeMap::new(),
         enabled: true,
         now: 10_000,
     }
@@ -52,6 +56,8 @@ impl World {
             progress: &self.progress,
             jobs: &self.jobs,
             before: &self.before,
+            recipes: &self.recipes,
+            tried: &self.tried,
             enabled: self.enabled,
             job_ttl: SignedDuration::from_secs(TTL),
             now: at(self.now),
@@ -104,6 +110,7 @@ pub(in crate::plan) fn job(name: &str, phase: JobPhase) -> JobView {
         kserve: false,
         phase,
         deleting: false,
+        recipe: None,
         started: Some(at(9_000)),
     }
 }
