@@ -55,6 +55,28 @@ pub(super) fn own_folder(path: &Path) -> io::Result<()> {
 
 /// Links the files of a manifest that are whole from one folder into another.
 pub(super) fn link_good_files(manifest: &Manifest, from: &Path, to: &Path) -> io::Result<()> {
+    good_files(manifest, from, to, link)
+}
+
+/// The same, but for files that the system allows no second name for: to copy one is no better than to
+/// download it.
+pub(super) fn lend_good_files(manifest: &Manifest, from: &Path, to: &Path) -> io::Result<()> {
+    good_files(manifest, from, to, |from, to| match fs::hard_link(from, to) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::PermissionDenied) =>
+        {
+            Ok(())
+        }
+        other => other,
+    })
+}
+
+fn good_files(
+    manifest: &Manifest,
+    from: &Path,
+    to: &Path,
+    link: impl Fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     let bad = manifest.damaged(from)?;
     let is_good = |file: &&ManifestFile| bad.iter().all(|damage| damage.path != file.path);
     for file in manifest.files.iter().filter(is_good) {

@@ -15,6 +15,7 @@ use crate::error::{Doing, Error};
 use crate::plan::credentials::{self as plan, Injection};
 use crate::plan::disk::{CopyKey, Folder};
 use crate::plan::job::{self, Download};
+use crate::plan::names::{self, CacheKey};
 use crate::plan::pass::{self, JobPhase, JobView, Problem};
 use crate::plan::recipe::{Recipe, Versions};
 
@@ -25,6 +26,8 @@ pub(super) struct Prepared {
     pub(super) entry: ModelEntry,
     pub(super) credentials: Injection,
     pub(super) recipe: Recipe,
+    /// Whether it runs our own downloader.
+    pub(super) ours: bool,
     /// Whether the job namespace enforces the "restricted" pod security standard.
     pub(super) restricted: bool,
     /// The storage containers that it was chosen from.
@@ -130,16 +133,24 @@ impl Agent {
         let names = job::secrets(&download);
         let versions = self.versions(names, config).await.map_err(|error| unreadable(&error))?;
         let recipe = job::recipe(&download, &versions);
-        let (entry, containers) = (entry.clone(), containers.to_vec());
-        Ok(Prepared { entry, credentials, recipe, restricted, containers })
+        let (ours, entry, containers) = (job::is_ours(&download), entry.clone(), containers.to_vec());
+        Ok(Prepared { entry, credentials, recipe, ours, restricted, containers })
     }
 
     /// What the entry's cache brings of its own; none where it names nothing.
     async fn credentials(&self, entry: &ModelEntry, config: &Config) -> Result<Option<Injection>, Problem> {
         let wish = plan::wish(entry.service_account_name.as_deref(), entry.storage.as_ref());
-        // What a namespace cache names is of its own namespace, never of this one.
-        let Some(wish) = wish.filter(|_| entry.namespace().is_none()) else { return Ok(None) };
+        let Some(wish) = wish else { return Ok(None) };
         let namespace = &config.job_namespace;
+        let key = CacheKey::of(entry);
+        if key.namespace.is_some() {
+            // What a namespace cache names is of its own namespace, never of this one: here is a copy of it.
+            let name = names::credentials(&key);
+            let copies: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+            let copy = copies.get_opt(&name).await.doing(|| format!("reading Secret {namespace}/{name}"));
+            let copy = copy.map_err(|error| unreadable(&error))?;
+            return plan::copy::injection(&key, namespace, copy.as_ref()).map(Some);
+        }
         let found = credentials::find(&self.client, namespace, &wish, &config.credentials).await;
         let found = found.map_err(|error| unreadable(&error))?;
         plan::injection(&wish, &found, &config.credentials).map(Some)

@@ -97,7 +97,8 @@ impl Agent {
             Action::Keep(key) => off_the_loop(move || disk.keep(&key)).await,
             Action::Download(copy) => {
                 let Some(Ok(prepared)) = with.recipes.get(&copy) else { return Ok(()) };
-                off_the_loop(move || disk.prepare(&copy)).await?;
+                let may_lend = prepared.ours;
+                off_the_loop(move || disk.prepare(&copy, may_lend)).await?;
                 self.create_job(prepared, with.local, config).await
             }
             Action::Adopt(copy) => {

@@ -15,7 +15,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::broadcast;
 
 use super::users::Users;
-use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup};
+use crate::api::{
+    ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup,
+};
 use crate::config::{Config, ConfigError};
 use crate::live_config::LiveConfig;
 use crate::plan::entries::{PlannedCache, is_ready};
@@ -59,6 +61,8 @@ pub(super) struct Stores {
     pub(super) volumes: Watch<PersistentVolume>,
     pub(super) claims: Watch<PersistentVolumeClaim>,
     pub(super) daemon_sets: Watch<DaemonSet>,
+    /// Nothing waits for these: their kind need not be defined.
+    pub(super) containers: Watch<ClusterStorageContainer>,
     rivals: Watch<Deployment>,
     users: Users,
     config: LiveConfig,
@@ -118,6 +122,7 @@ impl Stores {
             volumes: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
             claims: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
             daemon_sets: watch(Api::namespaced(client.clone(), namespace), ours(), tell(&news, owned)),
+            containers: watch(Api::all(client.clone()), all(), tell(&news, |_| Touched::All)),
             rivals: watch(
                 Api::namespaced(client.clone(), namespace),
                 all().fields(&format!("metadata.name={}", rivals::DEPLOYMENT)),

@@ -21,6 +21,9 @@ pub const NAME_CONFLICT: &str = "NameConflict";
 /// A volume of an earlier cache of the same name is still in deletion (D1).
 pub const VOLUMES_TERMINATING: &str = "VolumesTerminating";
 
+/// A namespace cache's credentials cannot be read in its namespace, or not be copied (K4).
+pub const CREDENTIALS_NOT_READY: &str = "CredentialsNotReady";
+
 /// Conditions whose words count bytes that come and go with other caches.
 const COUNTING: [&str; 2] = [INSUFFICIENT_CAPACITY, STORAGE_LIMIT_EXCEEDED];
 

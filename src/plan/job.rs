@@ -64,6 +64,12 @@ pub fn secrets(download: &Download) -> BTreeSet<String> {
     of_variables.into_iter().flatten().chain(of_files).collect()
 }
 
+/// Whether the Job runs our own downloader, which asks the source before it believes files that are lent (K4).
+pub fn is_ours(download: &Download) -> bool {
+    let container = container(download, &source::storage_key(&download.entry.source_model_uri));
+    container["image"] == json!(download.own_image) && container["command"].is_null()
+}
+
 /// The Job that fetches the model into `incoming/K` of the node's disk.
 pub fn job(download: &Download, recipe: &Recipe, name: &str) -> Result<Job, serde_json::Error> {
     let entry = download.entry;

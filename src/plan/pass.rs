@@ -132,7 +132,8 @@ pub enum Action {
     DeleteJob(String),
     /// Mark `models/K` of the root as one that pods of namespace caches read since KServe's time.
     Keep(String),
-    /// Make `incoming/K`, with links to what is good in a damaged `models/K`, then the Job.
+    /// Make `incoming/K`, with links to what is good in a damaged `models/K` or lent by another area's copy,
+    /// then the Job.
     Download(CopyKey),
     /// Write the manifest that another initializer does not, into `incoming/K`.
     Adopt(CopyKey),
@@ -210,8 +211,14 @@ fn erase(view: &View, wanted: &BTreeSet<CopyKey>, outcome: &mut Outcome) {
             outcome.actions.push(Action::EraseModel(copy.clone()));
         }
     }
+    // What was lent to a Job that is gone, or was refused, is nobody's who has not proved his access.
+    let is_about_to = |copy: &CopyKey| outcome.actions.contains(&Action::Download(copy.clone()));
+    let is_own = |copy: &CopyKey| view.entries.iter().any(|entry| CopyKey::of(entry) == *copy);
+    let lent = view.disk.lent.iter().filter(|copy| is_own(copy) && !is_about_to(copy));
+    let lent: BTreeSet<CopyKey> = lent.cloned().collect();
     for copy in view.disk.incoming.keys() {
-        if (!wanted.contains(copy) || is_warm(copy)) && !is_written(copy) {
+        let is_left = !wanted.contains(copy) || is_warm(copy) || lent.contains(copy);
+        if is_left && !is_written(copy) {
             outcome.actions.push(Action::EraseIncoming(copy.clone()));
         }
     }
@@ -304,7 +311,8 @@ fn missing(
             wake(outcome, view.now + PROGRESS_EVERY);
             (ModelStatus::ModelDownloading, with_progress(base, view.progress.get(copy)))
         }
-        JobPhase::Succeeded(at) if incoming == Some(&Folder::Bare) => {
+        // Files that are only lent are nothing that the Job wrote.
+        JobPhase::Succeeded(at) if incoming == Some(&Folder::Bare) && !view.disk.lent.contains(copy) => {
             outcome.actions.push(Action::Adopt(copy.clone()));
             (ModelStatus::ModelDownloading, ModelDetail { finished: Some(Time(*at)), ..base })
         }

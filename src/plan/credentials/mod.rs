@@ -2,6 +2,7 @@
 //! storage secret, or from the secrets of a service account. A secret's values never stand in a Job: its
 //! variables and files refer to their keys.
 
+pub mod copy;
 mod s3;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,13 @@ const HDFS: [&str; 11] = [
     "TLS_CA",
     "TLS_SKIP_VERIFY",
 ];
+/// The volume of a file for Google's storage.
+const GCS_VOLUME: &str = "user-gcp-sa";
+/// The volume of files for HDFS.
+const HDFS_VOLUME: &str = "hdfs-secrets";
+/// Where KServe mounts which volume.
+const FOLDERS: [(&str, &str); 2] =
+    [(GCS_VOLUME, "/var/secrets"), (HDFS_VOLUME, "/var/secrets/kserve-hdfscreds")];
 /// The annotation of a service account that takes a role of AWS's.
 const AWS_ROLE: &str = "eks.amazonaws.com/role-arn";
 
@@ -229,7 +237,7 @@ fn from_secret(
         injection.key("AWS_SECRET_ACCESS_KEY", &name, secret_key);
         s3::settings(secret.annotations(), Some(secret), &settings.s3, injection);
     } else if has(gcs) {
-        injection.files("user-gcp-sa", "/var/secrets", &name, vec![gcs.to_owned()]);
+        injection.files(FOLDERS[0], &name, vec![gcs.to_owned()]);
         injection.text("GOOGLE_APPLICATION_CREDENTIALS", format!("/var/secrets/{gcs}"));
     } else if ["AZ_CLIENT_ID", "AZURE_CLIENT_ID", "AZURE_ACCESS_TOKEN"].into_iter().any(has) {
         for (variable, older) in AZURE {
@@ -251,7 +259,7 @@ fn from_secret(
         injection.key(&format!("{host}-headers"), &name, "headers");
     } else if has("HDFS_NAMENODE") {
         let keys = HDFS.into_iter().filter(|key| has(key)).map(Into::into).collect();
-        injection.files("hdfs-secrets", "/var/secrets/kserve-hdfscreds", &name, keys);
+        injection.files(FOLDERS[1], &name, keys);
     } else if has("HF_TOKEN") {
         injection.key("HF_TOKEN", &name, "HF_TOKEN");
     }
@@ -261,7 +269,7 @@ fn from_secret(
 /// What can begin the name of a variable, and is a host's.
 fn is_host(host: &str) -> bool {
     let is_of_host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    !host.is_empty() && host.len() <= 253 && host.bytes().all(is_of_host)
+    !host.is_empty() && host.len() <= 240 && host.bytes().all(is_of_host)
 }
 
 fn no_account(name: &str, namespace: &str) -> Problem {
@@ -302,7 +310,7 @@ impl Injection {
     }
 
     /// Puts keys of a secret into a folder; of several secrets of one kind the first counts, as in KServe.
-    fn files(&mut self, volume: &str, folder: &str, secret: &str, keys: Vec<String>) {
+    fn files(&mut self, (volume, folder): (&str, &str), secret: &str, keys: Vec<String>) {
         let items = keys.into_iter().map(|key| (key.clone(), key)).collect();
         let files = Files { folder: folder.to_owned(), secret: secret.to_owned(), items };
         self.volumes.entry(volume.to_owned()).or_insert(files);

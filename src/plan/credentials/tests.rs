@@ -3,12 +3,12 @@ use crate::plan::samples::from;
 
 const J: &str = "kserve-localmodel-jobs";
 
-fn secret(name: &str, keys: &[(&str, &str)]) -> Secret {
+pub(super) fn secret(name: &str, keys: &[(&str, &str)]) -> Secret {
     let data = keys.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())));
     Secret { data: Some(data.collect()), ..from(json!({"metadata": {"name": name}})) }
 }
 
-fn annotated(mut secret: Secret, annotations: &Value) -> Secret {
+pub(super) fn annotated(mut secret: Secret, annotations: &Value) -> Secret {
     secret.metadata.annotations = from(annotations.clone());
     secret
 }

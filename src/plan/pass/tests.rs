@@ -213,6 +213,28 @@ fn a_job_that_cannot_start_is_made_anew_from_another_container_but_not_for_a_sec
 }
 
 #[test]
+fn what_was_lent_to_a_job_that_was_refused_is_erased_and_never_taken_for_its_work() {
+    let lent = |phase| {
+        let mut world = world().incoming(Folder::Bare).job(job("j", phase));
+        world.disk.lent.insert(root());
+        world
+    };
+    let failed = JobPhase::Failed(at(10_000), Problem::new("RepositoryGated", "accept the licence"));
+    assert_eq!(lent(failed.clone()).pass().actions, [Action::EraseIncoming(root())]);
+    assert_eq!(lent(JobPhase::Succeeded(at(10_000))).pass().actions, [Action::EraseIncoming(root())]);
+    for at_work in [JobPhase::Pending(None), JobPhase::Running] {
+        assert_eq!(lent(at_work).pass().actions, [], "its Job may be about to prove its access");
+    }
+    let gone = World { jobs: vec![], ..lent(JobPhase::Running) };
+    assert_eq!(gone.pass().actions, download(), "the next Job's folder is made anew");
+    let blocked = with_recipe(gone, Err(Problem::new("SecretNotFound", "it is gone")));
+    assert_eq!(blocked.pass().actions, [Action::EraseIncoming(root())]);
+    let mut proved = lent(failed);
+    proved.disk.lent.clear();
+    assert_eq!(proved.pass().actions, [], "what is its own is taken up again");
+}
+
+#[test]
 fn while_caching_is_disabled_nothing_new_is_downloaded_and_nobody_is_woken_for_it() {
     let disabled = || World { enabled: false, ..world() };
     let outcome = disabled().pass();
