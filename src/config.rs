@@ -1,5 +1,5 @@
 //! The settings: KServe's ConfigMap `inferenceservice-config`, of which this project reads the sections
-//! `localModel` and `storageInitializer`. Unknown keys are ignored, and so are other sections.
+//! `localModel`, `storageInitializer` and `credentials`. Unknown keys are ignored, and so are other sections.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, LocalObjectReference, Toleration};
@@ -64,6 +64,52 @@ pub struct Config {
     /// `storageInitializer.image`: the image of a download Job where nothing above names one.
     #[serde(skip)]
     pub storage_initializer_image: Option<String>,
+    /// The section `credentials`: how secrets name what is in them (K3).
+    #[serde(skip)]
+    pub credentials: CredentialSettings,
+}
+
+/// The section `credentials`, with KServe's names. Its `storageSecretNameAnnotation` is of services, which
+/// alone have such an annotation.
+#[derive(Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CredentialSettings {
+    /// The secret that `storage.key` is a key of.
+    pub storage_spec_secret_name: String,
+    /// Of Google's storage.
+    pub gcs: GcsSettings,
+    /// Of S3.
+    pub s3: S3Settings,
+}
+
+/// Settings of Google's storage.
+#[derive(Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GcsSettings {
+    /// The key of a secret that holds the credentials file.
+    pub gcs_credential_file_name: String,
+}
+
+/// Settings of S3. Names of keys, and values for what neither annotation nor secret say; empty is unset.
+#[derive(Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the names say it, and KServe's own documentation
+pub struct S3Settings {
+    #[serde(rename = "s3AccessKeyIDName")]
+    pub s3_access_key_id_name: String,
+    pub s3_secret_access_key_name: String,
+    pub s3_endpoint: String,
+    pub s3_use_https: String,
+    pub s3_region: String,
+    #[serde(rename = "s3VerifySSL")]
+    pub s3_verify_ssl: String,
+    pub s3_use_virtual_bucket: String,
+    pub s3_use_accelerate: String,
+    pub s3_use_anonymous_credential: String,
+    #[serde(rename = "s3CABundleConfigMap")]
+    pub s3_ca_bundle_config_map: String,
+    #[serde(rename = "s3CABundle")]
+    pub s3_ca_bundle: String,
 }
 
 /// Settings of agent and Job pods that KServe's section has no keys for.
@@ -113,6 +159,7 @@ impl Default for Config {
             pod: PodSettings::default(),
             scrub: ScrubSettings::default(),
             storage_initializer_image: None,
+            credentials: CredentialSettings::default(),
         }
     }
 }
@@ -158,6 +205,7 @@ impl Config {
         config.job_ttl_seconds = config.job_ttl_seconds.max(60);
         let initializer: StorageInitializer = parse("storageInitializer", section("storageInitializer"))?;
         config.storage_initializer_image = initializer.image.filter(|image| !image.is_empty());
+        config.credentials = parse("credentials", section("credentials"))?;
         Ok(config)
     }
 }
@@ -229,6 +277,23 @@ mod tests {
         let error = Config::read(Some(&map(&json!({"localModel": r#"{"enabled": "yes"}"#})))).unwrap_err();
         assert_eq!(error.key, "localModel");
         assert!(error.to_string().contains("localModel") && error.to_string().contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn kserves_section_of_credentials_is_read_as_kserve_ships_it() {
+        let shipped = r#"{"storageSpecSecretName": "storage-config",
+            "storageSecretNameAnnotation": "serving.kserve.io/storageSecretName",
+            "gcs": {"gcsCredentialFileName": "gcloud-application-credentials.json"},
+            "s3": {"s3AccessKeyIDName": "AWS_ACCESS_KEY_ID", "s3SecretAccessKeyName": "AWS_SECRET_ACCESS_KEY",
+                "s3Endpoint": "", "s3VerifySSL": "0", "s3CABundle": "/ca", "s3CABundleConfigMap": "ca"}}"#;
+        let config = Config::read(Some(&map(&json!({ "credentials": shipped })))).unwrap().credentials;
+        assert_eq!(config.storage_spec_secret_name, "storage-config");
+        assert_eq!(config.gcs.gcs_credential_file_name, "gcloud-application-credentials.json");
+        let s3 = config.s3;
+        assert_eq!((&*s3.s3_access_key_id_name, &*s3.s3_verify_ssl), ("AWS_ACCESS_KEY_ID", "0"));
+        assert_eq!((&*s3.s3_ca_bundle, &*s3.s3_ca_bundle_config_map), ("/ca", "ca"));
+        let error = Config::read(Some(&map(&json!({"credentials": "{"})))).unwrap_err();
+        assert_eq!(error.key, "credentials");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod api;
 pub mod config;
+pub mod credentials;
 pub mod download;
 pub mod error;
 pub mod live_config;

@@ -13,9 +13,11 @@ use localmodel::api::{
 };
 use localmodel::config::{Config, agent_image};
 use localmodel::plan::copies::Copy;
+use localmodel::plan::credentials::Injection;
 use localmodel::plan::entries::PlannedCache;
 use localmodel::plan::job::Download;
 use localmodel::plan::names::{self, CacheKey};
+use localmodel::plan::recipe::Versions;
 use localmodel::plan::{agent, cache, entries, job, local_status, volumes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,7 +95,7 @@ fn local_node() -> LocalModelNode {
     let sample: LocalModelNode = parsed(documented!("local-model-node-status.yaml"));
     let said = (ModelStatus::ModelDownloaded, ModelDetail::default());
     let said = [("meta-llama3-8b-instruct".to_owned(), said)].into();
-    let disk = local_status::disk(None, None);
+    let disk = local_status::disk(&local_status::DiskView::default());
     let mut local = LocalModelNode { status: None, ..sample };
     local.spec.local_models = planned();
     local.status =
@@ -174,9 +176,11 @@ fn the_download_job_has_the_documented_name_and_container() {
         containers: &[&container],
         own_image: OWN_IMAGE,
         restricted: false,
+        credentials: &Injection::default(),
     };
+    let recipe = job::recipe(&download, &Versions::new());
     let name = names::job(&CacheKey::cluster("meta-llama3-8b-instruct"), "kind-worker");
-    let job = job::job(&download, &name).unwrap();
+    let job = job::job(&download, &recipe, &name).unwrap();
     // kubectl get jobs meta-llama3-8b-instruct-kind-worker -n kserve-localmodel-jobs
     assert_eq!(job.name_any(), "meta-llama3-8b-instruct-kind-worker");
     assert_eq!(job.namespace().as_deref(), Some("kserve-localmodel-jobs"));

@@ -18,11 +18,13 @@ use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
 use rustix::process::geteuid;
 
 use super::adopt;
-use super::folders::{is_folder, is_folder_within, link_files, link_good_files, names, own_folder, usable};
+use super::folders::{
+    is_folder, is_folder_within, lend_good_files, link_files, link_good_files, names, own_folder, usable,
+};
 use crate::api::source::is_storage_key;
-use crate::download::ProgressReport;
 use crate::download::manifest::{Damage, DamageKind, Manifest, is_complete};
 use crate::download::store::{Found, Store};
+use crate::download::{ProgressReport, lent};
 use crate::error::{Doing, Error};
 use crate::plan::disk::{CopyKey, Folder, Inventory, is_namespace};
 use crate::plan::local_status::Usage;
@@ -151,7 +153,12 @@ impl Disk {
                 let found = &mut scan.inventory;
                 match part {
                     GATE => drop(found.gates.insert(copy)),
-                    INCOMING => drop(found.incoming.insert(copy, look(&path).0)),
+                    INCOMING => {
+                        if lent::is_unproved(&path) {
+                            found.lent.insert(copy.clone());
+                        }
+                        found.incoming.insert(copy, look(&path).0);
+                    }
                     _ => {
                         if namespace.is_none() && is_kept(&path) {
                             found.kept.insert(copy.key.clone());
@@ -214,13 +221,18 @@ impl Disk {
     }
 
     /// Makes `incoming/K` for a Job. What is good in a damaged `models/K` is linked into it, so that the
-    /// Job fetches only the rest.
-    pub(super) fn prepare(&self, copy: &CopyKey) -> Result<(), Error> {
+    /// Job fetches only the rest. Where there is none, and the Job's initializer is known to ask before it
+    /// believes them, files of another area's copy are lent (K4).
+    pub(super) fn prepare(&self, copy: &CopyKey, may_lend: bool) -> Result<(), Error> {
+        let before = self.path(INCOMING, copy);
+        if self.is_folder(&before) && lent::is_unproved(&before) {
+            self.erase_incoming(copy)?; // lent to an earlier Job, whose initializer may have been another
+        }
         let incoming = self.own_incoming(copy)?;
         let doing = || format!("linking into {}", incoming.display());
         let model = self.path(MODELS, copy);
         if !self.is_folder(&model) {
-            return Ok(());
+            return if may_lend { self.lend(copy, &incoming) } else { Ok(()) };
         }
         let unrecorded = self.unrecorded(copy);
         let manifest = match Manifest::read(&model) {
@@ -238,6 +250,29 @@ impl Disk {
             return Ok(()); // it pins no commit: what comes may rightly differ
         }
         manifest.write(&incoming).map_err(io::Error::other).doing(doing)
+    }
+
+    /// Puts links to the files of somebody else's complete copy of the source into `incoming/K`, which no pod
+    /// but the Job's sees. There is no manifest with them: until the Job has proved its own access they are no
+    /// copy of anything.
+    fn lend(&self, copy: &CopyKey, incoming: &Path) -> Result<(), Error> {
+        let doing = || format!("lending files to {}", incoming.display());
+        let areas = names(&self.root.join(NAMESPACES))?;
+        let of_namespaces = areas.into_iter().filter(|name| is_namespace(name)).map(Some);
+        let others = [None].into_iter().chain(of_namespaces).filter(|area| *area != copy.namespace);
+        for namespace in others {
+            let other = self.path(MODELS, &CopyKey { namespace, key: copy.key.clone() });
+            if !self.is_folder(&other) || !is_complete(&other) {
+                continue;
+            }
+            let Ok(Some(manifest)) = Manifest::read(&other) else { continue };
+            let paths: Vec<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+            if !lent::record(incoming, &paths).map_err(io::Error::other).doing(doing)? {
+                return Ok(());
+            }
+            return gone(lend_good_files(&manifest, &BTreeSet::new(), &other, incoming)).doing(doing);
+        }
+        Ok(())
     }
 
     /// Makes `incoming/K` of a namespace a copy of the complete `models/K` of the root.

@@ -62,16 +62,47 @@ pub(super) fn link_good_files(
     from: &Path,
     to: &Path,
 ) -> io::Result<()> {
-    let bad = manifest.damaged(from)?;
+    linked(&good_files(manifest, corrupt, from)?, from, to, link)
+}
+
+/// The same, but for files that the system allows no second name for: to copy one is no better than to
+/// download it.
+pub(super) fn lend_good_files(
+    manifest: &Manifest,
+    corrupt: &BTreeSet<String>,
+    from: &Path,
+    to: &Path,
+) -> io::Result<()> {
+    linked(&good_files(manifest, corrupt, from)?, from, to, |from, to| match fs::hard_link(from, to) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::PermissionDenied) =>
+        {
+            Ok(())
+        }
+        other => other,
+    })
+}
+
+/// The files of a manifest that are whole in a folder, by their paths in it.
+fn good_files(manifest: &Manifest, corrupt: &BTreeSet<String>, folder: &Path) -> io::Result<Vec<String>> {
+    let bad = manifest.damaged(folder)?;
     let is_good = |file: &&ManifestFile| {
         !corrupt.contains(&file.path) && bad.iter().all(|damage| damage.path != file.path)
     };
-    let good: Vec<String> = manifest.files.iter().filter(is_good).map(|file| file.path.clone()).collect();
-    link_files(&good, from, to)
+    Ok(manifest.files.iter().filter(is_good).map(|file| file.path.clone()).collect())
 }
 
 /// Links files, named by their paths in it, from one folder into another.
 pub(super) fn link_files(files: &[String], from: &Path, to: &Path) -> io::Result<()> {
+    linked(files, from, to, link)
+}
+
+fn linked(
+    files: &[String],
+    from: &Path,
+    to: &Path,
+    link: impl Fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     for file in files {
         if !own_folders_above(to, file)? {
             continue; // the Job says what it thinks of that

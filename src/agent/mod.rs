@@ -7,6 +7,7 @@
 mod adopt;
 mod disk;
 mod folders;
+mod recipes;
 mod scrub;
 mod sources;
 mod status;
@@ -30,11 +31,13 @@ use crate::live_config::LiveConfig;
 use crate::plan::disk::CopyKey;
 use crate::plan::names::is_member;
 use crate::plan::pass::{self, JobPhase, JobView, PROGRESS_EVERY, Problem, Said, View};
+use crate::plan::recipe::Recipe;
 use crate::plan::{self, takeover};
 use crate::telemetry;
 use disk::{Disk, Scan};
 use scrub::Scrub;
 use sources::Sources;
+use work::With;
 
 /// The pause in which events gather before a pass.
 const GATHER: Duration = Duration::from_millis(100);
@@ -86,6 +89,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         said: None,
         reported: BTreeSet::new(),
         progress: (None, BTreeMap::new()),
+        tried: BTreeMap::new(),
         plain: false,
     };
     tokio::select! {
@@ -116,6 +120,8 @@ struct Agent {
     reported: BTreeSet<String>,
     /// How far the downloads were at the last look, and when that was: the status follows no faster (A8).
     progress: (Option<Timestamp>, BTreeMap<CopyKey, ProgressReport>),
+    /// What the last Job of each copy was made from that could not be made complete: its Job may be gone.
+    tried: BTreeMap<CopyKey, Recipe>,
     /// Whether the cluster's definition of nodes drops our own status fields.
     plain: bool,
 }
@@ -184,6 +190,8 @@ impl Agent {
             Some(said) => said.clone(),
             None => local.status.as_ref().map(plan::local_status::said).unwrap_or_default(),
         };
+        let recipes = self.recipes(&entries, &local, &look, &jobs, sources, config).await;
+        let digests = recipes::digests(&recipes);
         let outcome = pass::pass(&View {
             entries: &entries,
             all: &local.spec.local_models,
@@ -194,6 +202,8 @@ impl Agent {
             jobs: &jobs,
             progress: &self.progress.1,
             before: &before,
+            recipes: &digests,
+            tried: &self.tried,
             enabled: config.enabled,
             job_ttl: SignedDuration::from_secs(i64::from(config.job_ttl_seconds)),
             now,
@@ -206,7 +216,9 @@ impl Agent {
             told => told,
         };
         let written = self.write_status(&local, &outcome, &look, now).await;
-        self.carry_out(&outcome.actions, &entries, &local, sources, config).await?;
+        let with = With { entries: &entries, local: &local, recipes: &recipes };
+        self.carry_out(&outcome.actions, &with, sources, config).await?;
+        self.remember(&digests, &jobs);
         told.and(written).map(|()| outcome.wake)
     }
 
@@ -252,6 +264,18 @@ impl Agent {
             self.progress = (Some(now), progress);
         }
         Ok(look)
+    }
+
+    /// Keeps what the last Job of each copy was made from, so that a change shows when the Job is gone.
+    fn remember(&mut self, digests: &BTreeMap<CopyKey, Result<Recipe, Problem>>, jobs: &[JobView]) {
+        for (copy, digest) in digests {
+            let mut of_copy = jobs.iter().filter(|job| job.own && job.copy == *copy);
+            let tried = of_copy.find_map(|job| job.recipe.as_ref()).or(digest.as_ref().ok());
+            if let Some(tried) = tried {
+                self.tried.insert(copy.clone(), tried.clone());
+            }
+        }
+        self.tried.retain(|copy, _| digests.contains_key(copy));
     }
 
     /// Tells the pods that wait for a copy how it fares (S11).

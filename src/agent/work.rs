@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
 
+use super::recipes::{Prepared, Recipes};
 use super::sources::Sources;
 use super::{Agent, sources};
 use crate::api::{ClusterStorageContainer, LocalModelNode, ModelEntry};
@@ -15,6 +16,7 @@ use crate::plan::disk::CopyKey;
 use crate::plan::job::{self, Download};
 use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER, STORAGE_KEY, is_member};
 use crate::plan::pass::{self, Action};
+use crate::plan::recipe::Recipe;
 
 /// Runs what waits for a disk where it holds up nobody else.
 pub(super) async fn off_the_loop<T: Send + 'static>(
@@ -26,20 +28,29 @@ pub(super) async fn off_the_loop<T: Send + 'static>(
     }
 }
 
+/// What actions are carried out with.
+pub(super) struct With<'a> {
+    /// The entries of this agent's group.
+    pub(super) entries: &'a [ModelEntry],
+    /// The node's object, which owns the Jobs.
+    pub(super) local: &'a LocalModelNode,
+    /// What Jobs are made from.
+    pub(super) recipes: &'a Recipes,
+}
+
 impl Agent {
     /// Does all of it; the first failure is returned when the rest is done.
     pub(super) async fn carry_out(
         &self,
         actions: &[Action],
-        entries: &[ModelEntry],
-        local: &LocalModelNode,
+        with: &With<'_>,
         sources: &Sources,
         config: &Config,
     ) -> Result<(), Error> {
         let mut result = Ok(());
         let mut disk_changed = false;
         for action in actions {
-            match self.act(action, entries, local, sources, config).await {
+            match self.act(action, with, sources, config).await {
                 Ok(()) => {
                     disk_changed |= !matches!(action, Action::DeleteJob(_) | Action::Download(_));
                     tracing::info!(?action, "done");
@@ -81,15 +92,13 @@ impl Agent {
     async fn act(
         &self,
         action: &Action,
-        entries: &[ModelEntry],
-        local: &LocalModelNode,
+        with: &With<'_>,
         sources: &Sources,
         config: &Config,
     ) -> Result<(), Error> {
-        let entry_of = |copy: &CopyKey| entries.iter().find(|entry| CopyKey::of(entry) == *copy);
         // A copy in the root may be a namespace cache's since KServe's time.
         let source_of = |copy: &CopyKey| {
-            let entry = entries.iter().find(|entry| CopyKey::of(entry).key == copy.key);
+            let entry = with.entries.iter().find(|entry| CopyKey::of(entry).key == copy.key);
             entry.map(|entry| entry.source_model_uri.clone())
         };
         let disk = self.disk.clone();
@@ -97,9 +106,10 @@ impl Agent {
             Action::DeleteJob(name) => self.delete_job(&name, config).await,
             Action::Keep(key) => off_the_loop(move || disk.keep(&key)).await,
             Action::Download(copy) => {
-                let Some(entry) = entry_of(&copy) else { return Ok(()) };
-                off_the_loop(move || disk.prepare(&copy)).await?;
-                self.create_job(entry, local, sources, config).await
+                let Some(Ok(prepared)) = with.recipes.get(&copy) else { return Ok(()) };
+                let may_lend = prepared.ours;
+                off_the_loop(move || disk.prepare(&copy, may_lend)).await?;
+                self.create_job(prepared, with.local, config).await
             }
             Action::Adopt(copy) => {
                 let Some(source) = source_of(&copy) else { return Ok(()) };
@@ -139,16 +149,13 @@ impl Agent {
 
     async fn create_job(
         &self,
-        entry: &ModelEntry,
+        prepared: &Prepared,
         local: &LocalModelNode,
-        sources: &Sources,
         config: &Config,
     ) -> Result<(), Error> {
-        let node = self.settings.node.as_str();
+        let (node, entry) = (self.settings.node.as_str(), &prepared.entry);
         let Some(owner) = local.owner_ref(&()) else { return Ok(()) };
-        let containers = sources.containers();
-        let containers: Vec<&ClusterStorageContainer> =
-            containers.iter().map(|container| &**container).collect();
+        let containers: Vec<&ClusterStorageContainer> = prepared.containers.iter().collect();
         let download = Download {
             entry,
             group: &self.settings.group,
@@ -158,19 +165,20 @@ impl Agent {
             config,
             containers: &containers,
             own_image: &self.settings.image,
-            restricted: sources::is_restricted(&self.client, &config.job_namespace).await?,
+            restricted: prepared.restricted,
+            credentials: &prepared.credentials,
         };
         if entry.namespace().is_some() {
             self.claim_is_ours(&job::claim(&download), config).await?;
         }
         let cache = CacheKey::of(entry);
         let plain = names::job(&cache, node);
-        if self.create(&download, &plain).await? {
+        if self.create(&download, &prepared.recipe, &plain).await? {
             return Ok(());
         }
         // Somebody else's Job has the plain name.
         let aside = names::job_aside(&cache, node);
-        if self.create(&download, &aside).await? {
+        if self.create(&download, &prepared.recipe, &aside).await? {
             return Ok(());
         }
         Err(Error::Setup(format!(
@@ -195,8 +203,9 @@ impl Agent {
 
     /// Makes the Job; true when it is there afterwards, false when another one has its name. A Job of
     /// the same download is the same Job: an earlier answer may have been lost.
-    async fn create(&self, download: &Download<'_>, name: &str) -> Result<bool, Error> {
-        let wanted = job::job(download, name).map_err(|error| Error::Manifest(name.to_owned(), error))?;
+    async fn create(&self, download: &Download<'_>, recipe: &Recipe, name: &str) -> Result<bool, Error> {
+        let wanted =
+            job::job(download, recipe, name).map_err(|error| Error::Manifest(name.to_owned(), error))?;
         let jobs: Api<Job> = Api::namespaced(self.client.clone(), &download.config.job_namespace);
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         match jobs.create(&params, &wanted).await {

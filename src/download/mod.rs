@@ -11,6 +11,7 @@ pub mod engine;
 pub mod error;
 mod job;
 pub mod learned;
+pub mod lent;
 pub mod manifest;
 pub mod plan;
 pub mod progress;

@@ -78,7 +78,7 @@ pub enum Start {
 }
 
 impl Plan {
-    const PATH: &str = ".localmodel/plan.json";
+    pub(super) const PATH: &str = ".localmodel/plan.json";
 
     /// The recorded plan, if there is one that can be believed.
     pub fn read(store: &Store) -> Result<Option<Self>> {

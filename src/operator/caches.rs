@@ -17,13 +17,14 @@ use serde_json::json;
 use super::cache_kind::CacheKind;
 use super::cache_volumes::{self, ignore_missing};
 use super::context::{Context, RECHECK, retry};
+use super::credentials;
 use super::serving::Served;
 use super::stores::{Stores, Touched, all};
 use super::{apply, controller_config};
 use crate::api::LocalModelNode;
 use crate::api::cache::NodeStatus;
 use crate::error::{Doing, Error};
-use crate::plan::cache::{self, View};
+use crate::plan::cache::{self, CREDENTIALS_NOT_READY, View};
 use crate::plan::capacity::{self, INSUFFICIENT_CAPACITY};
 use crate::plan::conditions::Statement;
 use crate::plan::copies::Copy;
@@ -87,6 +88,7 @@ async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result
     }
     let mut problems = Vec::new();
     let users = context.stores.users();
+    let credentials = credentials::keep(&*cache, &context, &mut problems).await;
     let volumes = cache_volumes::keep(&*cache, &context, &mut problems).await;
     let serving = match cache.controller_owner_ref(&()) {
         None => Ok(None),
@@ -96,18 +98,23 @@ async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result
         }
     };
     let blocked = !problems.is_empty();
+    if let Err(error) = &credentials {
+        problems.push(Statement::problem(CREDENTIALS_NOT_READY, error.to_string()));
+    }
     for error in [volumes.as_ref().err(), serving.as_ref().err()].into_iter().flatten() {
         problems.push(Statement::problem("VolumesFailed", error.to_string()));
     }
     status(&*cache, &context, &users, problems).await?;
     volumes?;
+    let credentials = credentials?;
     // What stands in the way may be somebody else's, whose end no watch of ours tells.
     Ok(match serving? {
         _ if blocked => Action::requeue(RECHECK),
         Some(at) => {
-            Action::requeue(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default())
+            let until = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+            Action::requeue(credentials.map_or(until, |again| again.min(until)))
         }
-        None => Action::await_change(),
+        None => credentials.map_or_else(Action::await_change, Action::requeue),
     })
 }
 
@@ -200,6 +207,7 @@ async fn end<C: CacheKind>(cache: &C, context: &Context) -> Result<(), Error> {
         return Ok(());
     }
     cache_volumes::remove(cache, context).await?;
+    credentials::remove(cache, context).await?;
     let others = cache.finalizers().iter().map(String::as_str).filter(|f| *f != C::FINALIZER).collect();
     set_finalizers(cache, context, others).await?;
     tracing::info!(cache = %cache.key(), "deleted");

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
 use kube::{Api, Client};
 
+use super::credentials::Looks;
 use super::events::Events;
 use super::stores::Stores;
 use crate::error::{Doing, Error};
@@ -34,6 +35,8 @@ pub(super) struct Context {
     pub(super) image: String,
     pub(super) stores: Arc<Stores>,
     pub(super) events: Events,
+    /// The last looks at the credentials of namespace caches.
+    pub(super) looks: Looks,
     /// Whether the cluster's definition of caches drops our own status fields.
     pub(super) plain_caches: Pruned,
     /// The same for namespace caches.
@@ -70,6 +73,7 @@ impl Context {
             namespace: settings.namespace.clone(),
             image,
             stores,
+            looks: Looks::default(),
             plain_caches: Pruned::default(),
             plain_namespace_caches: Pruned::default(),
             plain_groups: Pruned::default(),

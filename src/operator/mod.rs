@@ -7,12 +7,14 @@ mod cache_kind;
 mod cache_volumes;
 mod caches;
 mod context;
+mod credentials;
 mod events;
 mod leader;
 mod node_groups;
 mod nodes;
 mod serving;
 mod settings;
+mod storage_containers;
 mod stores;
 mod users;
 mod volumes;
@@ -67,7 +69,13 @@ pub async fn run(client: Client, fence: Fence, settings: Settings) -> Result<(),
         candidate.elected().await;
         // Certificates are kept also while standing back: admission goes on.
         keeper.lead();
-        let work = async { futures::join!(unless_standing_back(&context), settings::run(context.clone())) };
+        let work = async {
+            futures::join!(
+                unless_standing_back(&context),
+                settings::run(context.clone()),
+                storage_containers::run(context.clone()),
+            )
+        };
         tokio::select! {
             lost = candidate.lead() => Err(lost),
             _ = work => Ok(()),

@@ -30,6 +30,9 @@ pub const PROGRESSING: &str = "Progressing";
 /// Something does not come right by itself.
 pub const DEGRADED: &str = "Degraded";
 
+/// A namespace cache's credentials cannot be read in its namespace, or not be copied (K4).
+pub const CREDENTIALS_NOT_READY: &str = "CredentialsNotReady";
+
 /// Conditions whose words count bytes that come and go with other caches.
 const COUNTING: [&str; 2] = [INSUFFICIENT_CAPACITY, STORAGE_LIMIT_EXCEEDED];
 

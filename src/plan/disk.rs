@@ -75,6 +75,9 @@ pub struct Inventory {
     pub scrubbed: BTreeMap<CopyKey, Scrubbed>,
     /// What Jobs write.
     pub incoming: BTreeMap<CopyKey, Folder>,
+    /// Those among them with files that somebody else's copy has lent, and for which no Job has proved yet that
+    /// it may have them (K4).
+    pub lent: BTreeSet<CopyKey>,
     /// The folders that say how a copy fares.
     pub gates: BTreeSet<CopyKey>,
     /// The storage keys of copies in the root that services of namespace caches read since KServe's time.

@@ -1,6 +1,6 @@
 //! The download Job of one model on one node, and the container that it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Container;
@@ -10,7 +10,9 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::agent::security_context;
+use super::credentials::Injection;
 use super::names::{self, CacheKey, JOB_MODEL, JOB_NAMESPACE, JOB_NODE, MANAGED_BY, MANAGER, MOUNT_PATH};
+use super::recipe::{Recipe, Versions};
 use crate::api::storage_container::SupportedUriFormat;
 use crate::api::{ClusterStorageContainer, ModelEntry, source};
 use crate::config::Config;
@@ -39,18 +41,47 @@ pub struct Download<'a> {
     pub own_image: &'a str,
     /// Whether the job namespace enforces the "restricted" pod security standard.
     pub restricted: bool,
+    /// The cache's own credentials.
+    pub credentials: &'a Injection,
+}
+
+/// What the Job is made from, with these versions of the secrets that it refers to.
+pub fn recipe(download: &Download, versions: &Versions) -> Recipe {
+    let key = source::storage_key(&download.entry.source_model_uri);
+    Recipe::new(&pod(download, &key), versions)
+}
+
+/// The secrets of the job namespace that the Job refers to: the cache's own, and those that the storage
+/// container gives to all.
+pub fn secrets(download: &Download) -> BTreeSet<String> {
+    let container = container(download, &source::storage_key(&download.entry.source_model_uri));
+    let from = |list: &str, path: &str| -> Vec<String> {
+        let items = container[list].as_array().into_iter().flatten();
+        items.filter_map(|item| item.pointer(path)?.as_str().map(Into::into)).collect()
+    };
+    let of_variables = [from("env", "/valueFrom/secretKeyRef/name"), from("envFrom", "/secretRef/name")];
+    let of_files = download.credentials.volumes.values().map(|files| files.secret.clone());
+    of_variables.into_iter().flatten().chain(of_files).collect()
+}
+
+/// Whether the Job runs our own downloader, which asks the source before it believes files that are lent (K4).
+pub fn is_ours(download: &Download) -> bool {
+    let container = container(download, &source::storage_key(&download.entry.source_model_uri));
+    container["image"] == json!(download.own_image) && container["command"].is_null()
 }
 
 /// The Job that fetches the model into `incoming/K` of the node's disk.
-pub fn job(download: &Download, name: &str) -> Result<Job, serde_json::Error> {
+pub fn job(download: &Download, recipe: &Recipe, name: &str) -> Result<Job, serde_json::Error> {
     let entry = download.entry;
     let key = source::storage_key(&entry.source_model_uri);
     let labels = labels(download, &key);
-    let annotations = names::full_names(&[
+    let full_names = names::full_names(&[
         (JOB_MODEL, &entry.model_name),
         (JOB_NODE, download.node),
         (names::NODE_GROUP, download.group),
     ]);
+    let mut annotations = full_names.unwrap_or_default();
+    annotations.insert(names::RECIPE.to_owned(), recipe.to_string());
     let policy = json!({"rules": [
         // A pod that is drained or preempted says nothing about the download: Kubernetes tries again.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -102,6 +133,8 @@ fn pod(download: &Download, key: &str) -> Value {
                 || (field == "runAsNonRoot" && download.restricted)
         });
     }
+    let model = json!({"name": names::MODEL_VOLUME, "persistentVolumeClaim": {"claimName": claim(download)}});
+    let volumes: Vec<Value> = [model].into_iter().chain(download.credentials.pod_volumes()).collect();
     let mut pod = json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -113,9 +146,7 @@ fn pod(download: &Download, key: &str) -> Value {
         "tolerations": config.pod.tolerations,
         "imagePullSecrets": config.pod.image_pull_secrets,
         "containers": [container],
-        "volumes": [{"name": names::MODEL_VOLUME, "persistentVolumeClaim": {
-            "claimName": claim(download),
-        }}],
+        "volumes": volumes,
     });
     if let Some(class) = &config.pod.priority_class_name {
         pod["priorityClassName"] = json!(class);
@@ -134,7 +165,10 @@ fn container(download: &Download, key: &str) -> Value {
     let mut container =
         json!(template.unwrap_or_else(|| default_container(download.config, download.own_image)));
     container["args"] = json!([uri, MOUNT_PATH]);
-    container["volumeMounts"] = json!([{"name": names::MODEL_VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("{}/{key}", names::INCOMING)}]);
+    let model = json!({"name": names::MODEL_VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("{}/{key}", names::INCOMING)});
+    let mounts = [model].into_iter().chain(download.credentials.mounts());
+    container["volumeMounts"] = mounts.collect();
+    inject(download.credentials, &mut container);
     if container["terminationMessagePolicy"].is_null() {
         container["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     }
@@ -147,6 +181,19 @@ fn container(download: &Download, key: &str) -> Value {
         security["capabilities"] = json!({"drop": ["ALL"]});
     }
     container
+}
+
+/// A variable of the cache's own takes the place of the storage container's.
+fn inject(credentials: &Injection, container: &mut Value) {
+    if credentials.variables.is_empty() {
+        return;
+    }
+    let is_replaced = |variable: &Value| {
+        variable["name"].as_str().is_some_and(|name| credentials.variables.contains_key(name))
+    };
+    let theirs = container["env"].as_array().cloned().unwrap_or_default();
+    let kept = theirs.into_iter().filter(|variable| !is_replaced(variable));
+    container["env"] = kept.chain(credentials.env()).collect();
 }
 
 fn default_container(config: &Config, own_image: &str) -> Container {
@@ -175,6 +222,21 @@ fn supports(format: &SupportedUriFormat, uri: &str) -> bool {
         (_, Some(regex)) if !regex.is_empty() => Regex::new(regex).is_ok_and(|regex| regex.is_match(uri)),
         _ => false,
     }
+}
+
+/// What is wrong with a container's expressions, each of which counts as if it were not there (K1).
+pub fn invalid_formats(container: &ClusterStorageContainer) -> Vec<String> {
+    let formats = container.spec.spec.supported_uri_formats.iter();
+    let expressions = formats
+        .filter(|format| format.prefix.as_deref().is_none_or(str::is_empty))
+        .filter_map(|format| format.regex.as_deref());
+    let told = |expression: &str| {
+        let error = Regex::new(expression).err()?;
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or_default();
+        Some(format!("the expression {expression:?} in supportedUriFormats is left out: {why}"))
+    };
+    expressions.filter_map(told).collect()
 }
 
 #[cfg(test)]

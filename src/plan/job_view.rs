@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use kube::ResourceExt;
 
 use super::disk::CopyKey;
-use super::names::{JOB_MODEL, JOB_NAMESPACE, MANAGED_BY, MANAGER, MODELS, NODE_GROUP, label_value};
+use super::names::{JOB_MODEL, JOB_NAMESPACE, MANAGED_BY, MANAGER, MODELS, NODE_GROUP, RECIPE, label_value};
 use super::pass::{JobPhase, JobView, Problem};
 use crate::api::source::storage_key;
 use crate::download::Failure;
@@ -37,6 +37,7 @@ pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
         own: labels.get(NODE_GROUP).is_some_and(|of| *of == label_value(group)),
         phase: phase(job, &pods),
         deleting: job.metadata.deletion_timestamp.is_some(),
+        recipe: job.annotations().get(RECIPE).and_then(|text| text.parse().ok()),
         started: job.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|time| time.0),
     })
 }
@@ -110,8 +111,14 @@ fn waiting(pod: &Pod) -> Option<Problem> {
         let reason =
             waiting.reason.as_deref().filter(|r| !matches!(*r, "ContainerCreating" | "PodInitializing"))?;
         let message = waiting.message.as_deref().unwrap_or("the container cannot start");
-        let is_secret = message.starts_with("secret ") && message.ends_with(" not found");
-        return Some(Problem::new(if is_secret { "SecretNotFound" } else { reason }, message));
+        let of_secret = match message {
+            _ if message.starts_with("secret ") && message.ends_with(" not found") => Some("SecretNotFound"),
+            _ if message.starts_with("couldn't find key ") && message.contains(" in Secret ") => {
+                Some("SecretKeyNotFound")
+            }
+            _ => None,
+        };
+        return Some(Problem::new(of_secret.unwrap_or(reason), message));
     }
     let conditions = pod.status.as_ref()?.conditions.iter().flatten();
     let unscheduled = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;

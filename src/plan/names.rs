@@ -34,6 +34,11 @@ pub const APPLIED: &str = "localmodel.kserve.io/applied";
 /// The annotation of a `LocalModelNode` that names the node's groups, divided by commas. An agent whose
 /// group is not among them touches nothing: its node has left, and the files stay (N5).
 pub const MEMBER_OF: &str = "localmodel.kserve.io/member-of";
+/// The annotation of a download Job: digests of what it was made from, by which a change of its credentials
+/// or of its container shows (A6).
+pub const RECIPE: &str = "localmodel.kserve.io/recipe";
+/// The annotation of a copy of credentials that has no values: why, as JSON with `reason` and `message`.
+pub const CREDENTIALS_PROBLEM: &str = "localmodel.kserve.io/credentials-problem";
 /// KServe's label of a download Job: the cache's name.
 pub const JOB_MODEL: &str = "model";
 /// KServe's label of a download Job: the node's name.
@@ -192,6 +197,13 @@ pub fn job_aside(cache: &CacheKey, node: &str) -> String {
 
 fn job_parts<'a>(cache: &'a CacheKey, node: &'a str) -> Vec<&'a str> {
     cache.parts().chain([node]).collect()
+}
+
+/// The copy of a namespace cache's credentials in the job namespace. Always hashed: two tenants must never
+/// have one name between them.
+pub fn credentials(cache: &CacheKey) -> String {
+    let parts: Vec<&str> = cache.parts().chain(["credentials"]).collect();
+    hashed(&parts, NAME_MAX)
 }
 
 /// A text as the value of a label.

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::disk::{CopyKey, Folder, Inventory};
 use super::gate::GateStatus;
+use super::recipe::Recipe;
 use super::takeover;
 use crate::api::node::ModelDetail;
 use crate::api::{ModelEntry, ModelStatus};
@@ -31,6 +32,10 @@ pub const COPY_VANISHED: &str = "CopyVanished";
 /// How often the progress of a download is looked at (A8).
 pub const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(5);
 
+/// How often the credentials of a download that has failed, or that waits for them, are looked at: nothing
+/// tells an agent when a secret changes, because the right to watch secrets is one to read them all.
+pub const CREDENTIALS_EVERY: SignedDuration = SignedDuration::from_secs(20);
+
 /// What an agent says of a model.
 pub type Said = (ModelStatus, ModelDetail);
 
@@ -50,6 +55,8 @@ pub struct JobView {
     pub phase: JobPhase,
     /// Whether it is in deletion; it stays until its pods have ended.
     pub deleting: bool,
+    /// What it was made from, where it says so.
+    pub recipe: Option<Recipe>,
     /// When it began.
     pub started: Option<Timestamp>,
 }
@@ -111,6 +118,10 @@ pub struct View<'a> {
     pub progress: &'a BTreeMap<CopyKey, ProgressReport>,
     /// What was said of each model before.
     pub before: &'a BTreeMap<String, Said>,
+    /// What the Job of each copy that lacks one would be made from, or why it cannot be made.
+    pub recipes: &'a BTreeMap<CopyKey, Result<Recipe, Problem>>,
+    /// What the last Job of a copy was made from, where that is gone.
+    pub tried: &'a BTreeMap<CopyKey, Recipe>,
     /// Whether anything new is downloaded (C9).
     pub enabled: bool,
     /// How long a finished Job stays.
@@ -133,7 +144,8 @@ pub enum Action {
     DeleteJob(String),
     /// Mark `models/K` of the root as one that pods of namespace caches read since KServe's time.
     Keep(String),
-    /// Make `incoming/K`, with links to what is good in a damaged `models/K`, then the Job.
+    /// Make `incoming/K`, with links to what is good in a damaged `models/K` or lent by another area's copy,
+    /// then the Job.
     Download(CopyKey),
     /// Write the manifest that another initializer does not, into `incoming/K`.
     Adopt(CopyKey),
@@ -211,8 +223,14 @@ fn erase(view: &View, wanted: &BTreeSet<CopyKey>, outcome: &mut Outcome) {
             outcome.actions.push(Action::EraseModel(copy.clone()));
         }
     }
+    // What was lent to a Job that is gone, or was refused, is nobody's who has not proved his access.
+    let is_about_to = |copy: &CopyKey| outcome.actions.contains(&Action::Download(copy.clone()));
+    let is_own = |copy: &CopyKey| view.entries.iter().any(|entry| CopyKey::of(entry) == *copy);
+    let lent = view.disk.lent.iter().filter(|copy| is_own(copy) && !is_about_to(copy));
+    let lent: BTreeSet<CopyKey> = lent.cloned().collect();
     for copy in view.disk.incoming.keys() {
-        if (!wanted.contains(copy) || is_warm(copy)) && !is_written(copy) {
+        let is_left = !wanted.contains(copy) || is_warm(copy) || lent.contains(copy);
+        if is_left && !is_written(copy) {
             outcome.actions.push(Action::EraseIncoming(copy.clone()));
         }
     }
@@ -305,12 +323,19 @@ fn missing(
     }
     match &job.phase {
         JobPhase::Pending(None) => (ModelStatus::ModelDownloadPending, base),
-        JobPhase::Pending(Some(problem)) => (ModelStatus::ModelDownloadPending, with_problem(base, problem)),
+        JobPhase::Pending(Some(problem)) => {
+            // A secret that comes is the kubelet's to see; a container or credential that is now another, ours.
+            if job.own && is_changed(view, copy, job.recipe.as_ref(), |recipe| recipe.pod.clone()) {
+                outcome.actions.push(Action::DeleteJob(job.name.clone()));
+            }
+            (ModelStatus::ModelDownloadPending, with_problem(base, problem))
+        }
         JobPhase::Running => {
             wake(outcome, view.now + PROGRESS_EVERY);
             (ModelStatus::ModelDownloading, with_progress(base, view.progress.get(copy)))
         }
-        JobPhase::Succeeded(at) if incoming == Some(&Folder::Bare) => {
+        // Files that are only lent are nothing that the Job wrote.
+        JobPhase::Succeeded(at) if incoming == Some(&Folder::Bare) && !view.disk.lent.contains(copy) => {
             outcome.actions.push(Action::Adopt(copy.clone()));
             (ModelStatus::ModelDownloading, ModelDetail { finished: Some(Time(*at)), ..base })
         }
@@ -385,7 +410,9 @@ fn failed(
     });
     let attempts = base.attempts.unwrap_or(0).saturating_add(i32::from(!counted));
     let next = at + back_off(attempts);
-    if view.enabled && next <= view.now {
+    look_again(view, &job.copy, outcome);
+    let changed = is_changed(view, &job.copy, job.recipe.as_ref(), Clone::clone);
+    if view.enabled && (next <= view.now || changed) {
         outcome.actions.push(Action::DeleteJob(job.name.clone()));
     } else if next > view.now {
         wake(outcome, next);
@@ -416,7 +443,12 @@ fn without_job(
         let message = "caching is disabled: set localModel.enabled in ConfigMap inferenceservice-config";
         return (ModelStatus::ModelDownloadPending, with_problem(base, &Problem::new("Disabled", message)));
     }
-    if let Some(before) = before.filter(|before| has_expired(view, before)) {
+    look_again(view, copy, outcome);
+    if let Some(Err(problem)) = view.recipes.get(copy) {
+        return (ModelStatus::ModelDownloadError, with_problem(base, problem));
+    }
+    let changed = is_changed(view, copy, view.tried.get(copy), Clone::clone);
+    if let Some(before) = before.filter(|before| !changed && has_expired(view, before)) {
         wake(outcome, before.1.next_try.as_ref().map_or(view.now, |at| at.0));
         return before.clone();
     }
@@ -434,6 +466,25 @@ fn has_expired(view: &View, (status, detail): &Said) -> bool {
     *status == ModelStatus::ModelDownloadError
         && at(&detail.finished).is_some_and(|finished| finished + view.job_ttl <= view.now)
         && at(&detail.next_try).is_some_and(|next| next > view.now)
+}
+
+/// Whether a Job would be made from something else now, in this part of it. Where it cannot be made, it is
+/// worth no other try.
+fn is_changed<T: PartialEq>(
+    view: &View,
+    copy: &CopyKey,
+    tried: Option<&Recipe>,
+    part: impl Fn(&Recipe) -> T,
+) -> bool {
+    let now = view.recipes.get(copy).and_then(|recipe| recipe.as_ref().ok());
+    now.zip(tried).is_some_and(|(now, tried)| part(now) != part(tried))
+}
+
+/// Looks at the credentials again before long.
+fn look_again(view: &View, copy: &CopyKey, outcome: &mut Outcome) {
+    if view.recipes.contains_key(copy) {
+        wake(outcome, view.now + CREDENTIALS_EVERY);
+    }
 }
 
 fn wake(outcome: &mut Outcome, at: Timestamp) {

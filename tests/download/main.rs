@@ -4,6 +4,7 @@
 mod cli;
 mod copies;
 mod faults;
+mod lent;
 mod others;
 mod refusals;
 mod resume;

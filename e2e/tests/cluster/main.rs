@@ -15,5 +15,6 @@ mod namespace_caches;
 mod nodes;
 mod restarts;
 mod services;
+mod tenants;
 mod walkthrough;
 mod webhooks;

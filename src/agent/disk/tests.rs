@@ -177,7 +177,7 @@ fn a_link_in_place_of_a_folder_is_never_followed() {
     disk.disk.erase_model(&root()).unwrap();
     disk.disk.erase_incoming(&root()).unwrap();
     disk.disk.place(&root()).unwrap();
-    let error = disk.disk.prepare(&root()).unwrap_err().to_string();
+    let error = disk.disk.prepare(&root(), true).unwrap_err().to_string();
     assert!(error.contains(KEY) && error.contains("not a folder of this disk"), "{error}");
     assert!(disk.path("outside/a").exists() && disk.path("outside/.localmodel/manifest.json").exists());
     assert!(disk.path(&at(MODELS, KEY)).is_symlink() && disk.path(&at(INCOMING, KEY)).is_symlink());
@@ -225,7 +225,7 @@ fn a_repair_starts_from_links_of_the_good_files() {
     disk.copy(&model, &["good", "sub/dir/good", "short", "gone"]);
     disk.write(&format!("{model}/short"), "1");
     fs::remove_file(disk.path(&format!("{model}/gone"))).unwrap();
-    disk.disk.prepare(&root()).unwrap();
+    disk.disk.prepare(&root(), true).unwrap();
     for file in ["good", "sub/dir/good"] {
         assert_eq!(disk.inode(&format!("{model}/{file}")), disk.inode(&format!("{incoming}/{file}")));
     }
@@ -236,17 +236,17 @@ fn a_repair_starts_from_links_of_the_good_files() {
         Folder::Damaged,
         "it is not complete yet"
     );
-    disk.disk.prepare(&root()).unwrap();
+    disk.disk.prepare(&root(), true).unwrap();
 }
 
 #[test]
 fn a_first_download_starts_from_an_empty_folder_and_keeps_what_is_in_it() {
     let disk = disk();
-    disk.disk.prepare(&root()).unwrap();
+    disk.disk.prepare(&root(), true).unwrap();
     assert_eq!(disk.disk.scan().unwrap().inventory.incoming[&root()], Folder::Empty);
     disk.write(&format!("incoming/{KEY}/.localmodel/0.incomplete"), "half");
     disk.write(&format!("models/{KEY}/no-manifest"), "x");
-    disk.disk.prepare(&root()).unwrap();
+    disk.disk.prepare(&root(), true).unwrap();
     assert!(disk.path(&format!("incoming/{KEY}/.localmodel/0.incomplete")).exists());
     assert!(!disk.path(&format!("incoming/{KEY}/no-manifest")).exists(), "nobody vouches for it");
 }
@@ -259,7 +259,7 @@ fn a_link_that_a_job_left_does_not_lead_a_repair_out_of_its_folder() {
     disk.copy(&at(MODELS, OTHER), &["x"]);
     fs::create_dir(disk.path(&at(INCOMING, KEY))).unwrap();
     symlink(disk.path(&at(MODELS, OTHER)), disk.path(&format!("incoming/{KEY}/sub"))).unwrap();
-    disk.disk.prepare(&root()).unwrap();
+    disk.disk.prepare(&root(), true).unwrap();
     assert!(disk.path(&format!("incoming/{KEY}/good")).exists());
     assert!(!disk.path(&format!("models/{OTHER}/good")).exists());
 }

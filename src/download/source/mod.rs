@@ -109,6 +109,11 @@ impl Source {
         }
     }
 
+    /// Whether who may read one file may read all: a hub keeps whole repositories, a store single objects.
+    pub fn is_one_door(&self) -> bool {
+        matches!(self, Self::Hub(_) | Self::Local(_))
+    }
+
     /// Whether a file that is all there is, and an archive, is unpacked, as KServe does it.
     pub fn unpacks(&self) -> bool {
         !matches!(self, Self::Hub(_))

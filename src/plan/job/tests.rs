@@ -1,4 +1,5 @@
 use super::*;
+use crate::plan::credentials::{Files, Origin};
 use crate::plan::samples::{KEY, OWN_IMAGE, URI, config, entry, entry_of, from, hf_hub};
 
 /// What a test varies of the documented download.
@@ -9,7 +10,10 @@ struct Case<'a> {
     config: &'a Config,
     containers: &'a [ClusterStorageContainer],
     restricted: bool,
+    credentials: &'a Injection,
 }
+
+static NONE: Injection = Injection { variables: BTreeMap::new(), volumes: BTreeMap::new() };
 
 fn made(case: &Case) -> Job {
     let containers: Vec<&ClusterStorageContainer> = case.containers.iter().collect();
@@ -25,8 +29,10 @@ fn made(case: &Case) -> Job {
         containers: &containers,
         own_image: OWN_IMAGE,
         restricted: case.restricted,
+        credentials: case.credentials,
     };
-    job(&download, &names::job(&CacheKey::of(case.entry), case.node)).unwrap()
+    let recipe = recipe(&download, &Versions::new());
+    job(&download, &recipe, &names::job(&CacheKey::of(case.entry), case.node)).unwrap()
 }
 
 fn documented<'a>(
@@ -34,7 +40,8 @@ fn documented<'a>(
     config: &'a Config,
     containers: &'a [ClusterStorageContainer],
 ) -> Case<'a> {
-    Case { entry, node: "kind-worker", group: "workers", config, containers, restricted: false }
+    let (node, group) = ("kind-worker", "workers");
+    Case { entry, node, group, config, containers, restricted: false, credentials: &NONE }
 }
 
 fn container_of(containers: &[ClusterStorageContainer], config: &Config) -> Value {
@@ -54,6 +61,57 @@ fn the_produced_jobs_are_as_reviewed() {
     );
     let restricted = Case { restricted: true, ..documented(&entry, &config, &hub) };
     insta::assert_yaml_snapshot!("in_a_restricted_namespace", made(&restricted));
+    let credentials = credentials();
+    let with = Case { credentials: &credentials, ..documented(&entry, &config, &hub) };
+    insta::assert_yaml_snapshot!("with_the_caches_own_credentials", made(&with));
+}
+
+/// A variable that the documented container has too, one of its own, and a file.
+fn credentials() -> Injection {
+    let of = |key: &str| Origin::Key { secret: "mine".into(), key: key.into() };
+    let file = Origin::Text("/var/secrets/gcloud.json".into());
+    let files = Files {
+        folder: "/var/secrets".into(),
+        secret: "google".into(),
+        items: vec![("gcloud.json".into(), "gcloud.json".into())],
+    };
+    let variables = [("HF_TOKEN", of("HF_TOKEN")), ("GOOGLE_APPLICATION_CREDENTIALS", file)];
+    Injection {
+        variables: variables.map(|(name, origin)| (name.to_owned(), origin)).into(),
+        volumes: [("user-gcp-sa".to_owned(), files)].into(),
+    }
+}
+
+#[test]
+fn the_secrets_of_a_job_are_the_containers_and_the_caches() {
+    let (entry, config, hub) = (entry(), config(), hf_hub());
+    let owner = || from(json!({"apiVersion": "v1", "kind": "k", "name": "n", "uid": "u"}));
+    let of = |credentials: &Injection| {
+        let containers = [&hub];
+        let download = Download {
+            entry: &entry,
+            group: "workers",
+            first: true,
+            node: "n",
+            owner: owner(),
+            config: &config,
+            containers: &containers,
+            own_image: OWN_IMAGE,
+            restricted: false,
+            credentials,
+        };
+        secrets(&download).into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(of(&NONE), ["hf-secret"]);
+    assert_eq!(of(&credentials()), ["google", "mine"], "the container's own token is replaced");
+}
+
+#[test]
+fn an_invalid_expression_is_told_and_others_are_not() {
+    let told = |formats: Value| invalid_formats(&storage("c", formats));
+    let invalid = told(json!([{"regex": "("}, {"regex": "^s3:"}, {"prefix": "hf://", "regex": "("}]));
+    assert_eq!(invalid.len(), 1, "{invalid:?}");
+    assert!(invalid[0].contains("\"(\" in supportedUriFormats is left out"), "{invalid:?}");
 }
 
 #[test]
@@ -81,8 +139,11 @@ fn names_at_their_limits_are_shortened_in_labels_and_full_in_annotations_and_aff
     for label in job["metadata"]["labels"].as_object().unwrap().values() {
         assert!(label.as_str().unwrap().len() <= 63, "{label}");
     }
-    let expected = json!({"localmodel.kserve.io/node": node, "localmodel.kserve.io/node-group": group});
-    assert_eq!(job["metadata"]["annotations"], expected);
+    let annotations = &job["metadata"]["annotations"];
+    assert_eq!(
+        (&annotations["localmodel.kserve.io/node"], &annotations["localmodel.kserve.io/node-group"]),
+        (&json!(node), &json!(group))
+    );
     let affinity = "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution";
     let term = job.pointer(affinity).unwrap()["nodeSelectorTerms"][0]["matchFields"][0].clone();
     assert_eq!(term["values"], json!([node]));

@@ -169,6 +169,10 @@ fn a_pending_job_says_what_somebody_must_do() {
             Some(("SecretNotFound", "secret \"hf-secret\" not found")),
         ),
         (
+            waiting_for("CreateContainerConfigError", "couldn't find key HF_TOKEN in Secret j/hf-secret"),
+            Some(("SecretKeyNotFound", "couldn't find key HF_TOKEN in Secret j/hf-secret")),
+        ),
+        (
             waiting_for(
                 "CreateContainerConfigError",
                 "container has runAsNonRoot and image will run as root",

@@ -198,6 +198,91 @@ fn a_failure_waits_for_its_next_try_when_its_job_has_gone_by_its_age() {
     assert_eq!(by_hand.actions, download(), "a Job that goes before its time was deleted by hand");
 }
 
+/// What a Job is made from: this pod, with these secrets.
+fn recipe(pod: &str, secrets: &str) -> Recipe {
+    Recipe { pod: pod.into(), secrets: secrets.into() }
+}
+
+fn with_recipe(mut world: World, recipe: Result<Recipe, Problem>) -> World {
+    world.recipes.insert(root(), recipe);
+    world
+}
+
+#[test]
+fn a_download_whose_credentials_are_missing_is_not_begun_says_why_and_begins_once_they_are_there() {
+    let problem = Problem::new("SecretNotFound", "Secret s does not exist in namespace j");
+    let tried = || world().said(ModelStatus::ModelDownloadError, json!({"attempts": 3}));
+    let outcome = with_recipe(tried(), Err(problem)).pass();
+    assert_eq!(outcome.actions, []);
+    assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("SecretNotFound")));
+    assert_eq!(outcome.status[M].1.attempts, Some(3));
+    assert_eq!(outcome.wake, Some(at(10_020)), "nothing else would tell");
+    let there = World { before: outcome.status, ..with_recipe(world(), Ok(recipe("p", "s"))) };
+    assert_eq!(there.pass().actions, download());
+}
+
+#[test]
+fn a_failed_download_is_tried_again_at_once_when_its_credentials_or_its_container_change() {
+    let made_from = |made: Recipe| JobView { recipe: Some(made), ..failed("j", 10_000) };
+    let with =
+        |now: Result<Recipe, Problem>| with_recipe(world().job(made_from(recipe("p", "s"))), now).pass();
+    let same = with(Ok(recipe("p", "s")));
+    assert_eq!((same.actions.as_slice(), same.wake), ([].as_slice(), Some(at(10_020))));
+    for changed in [recipe("p", "s2"), recipe("p2", "s")] {
+        assert_eq!(with(Ok(changed)).actions, [Action::DeleteJob("j".into())]);
+    }
+    assert_eq!(with(Err(Problem::new("SecretNotFound", "gone"))).actions, [], "it would fail again");
+    let disabled = with_recipe(world().job(made_from(recipe("p", "s"))), Ok(recipe("p", "s2")));
+    assert_eq!(World { enabled: false, ..disabled }.pass().actions, []);
+}
+
+#[test]
+fn a_change_counts_also_when_the_failed_job_has_gone_by_its_age() {
+    let next = json!({"attempts": 7, "reason": "Gated", "finished": at(10_000).to_string(),
+        "nextTry": at(15_000).to_string()});
+    let aged = || World { now: 10_000 + TTL, ..world().said(ModelStatus::ModelDownloadError, next.clone()) };
+    let mut aged = with_recipe(aged(), Ok(recipe("p", "s")));
+    assert_eq!(aged.pass().actions, [], "an agent that has just started knows of no change");
+    aged.tried.insert(root(), recipe("p", "s"));
+    assert_eq!(aged.pass().actions, []);
+    aged.tried.insert(root(), recipe("p", "s1"));
+    assert_eq!(aged.pass().actions, download());
+}
+
+#[test]
+fn a_job_that_cannot_start_is_made_anew_from_another_container_but_not_for_a_secret_that_the_kubelet_sees() {
+    let stuck = |own| {
+        let waits = JobPhase::Pending(Some(Problem::new("SecretNotFound", "secret \"s\" not found")));
+        JobView { recipe: Some(recipe("p", "s")), own, ..job("j", waits) }
+    };
+    let with = |own, now: Recipe| with_recipe(world().job(stuck(own)), Ok(now)).pass().actions;
+    assert_eq!(with(true, recipe("p", "s2")), []);
+    assert_eq!(with(true, recipe("p2", "s")), [Action::DeleteJob("j".into())]);
+    assert_eq!(with(false, recipe("p2", "s")), [], "another group's agent makes it from something else");
+}
+
+#[test]
+fn what_was_lent_to_a_job_that_was_refused_is_erased_and_never_taken_for_its_work() {
+    let lent = |phase| {
+        let mut world = world().incoming(Folder::Bare).job(job("j", phase));
+        world.disk.lent.insert(root());
+        world
+    };
+    let failed = JobPhase::Failed(at(10_000), Problem::new("RepositoryGated", "accept the licence"));
+    assert_eq!(lent(failed.clone()).pass().actions, [Action::EraseIncoming(root())]);
+    assert_eq!(lent(JobPhase::Succeeded(at(10_000))).pass().actions, [Action::EraseIncoming(root())]);
+    for at_work in [JobPhase::Pending(None), JobPhase::Running] {
+        assert_eq!(lent(at_work).pass().actions, [], "its Job may be about to prove its access");
+    }
+    let gone = World { jobs: vec![], ..lent(JobPhase::Running) };
+    assert_eq!(gone.pass().actions, download(), "the next Job's folder is made anew");
+    let blocked = with_recipe(gone, Err(Problem::new("SecretNotFound", "it is gone")));
+    assert_eq!(blocked.pass().actions, [Action::EraseIncoming(root())]);
+    let mut proved = lent(failed);
+    proved.disk.lent.clear();
+    assert_eq!(proved.pass().actions, [], "what is its own is taken up again");
+}
+
 #[test]
 fn while_caching_is_disabled_nothing_new_is_downloaded_and_nobody_is_woken_for_it() {
     let disabled = || World { enabled: false, ..world() };

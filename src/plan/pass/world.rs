@@ -22,6 +22,8 @@ pub(in crate::plan) struct World {
     pub(in crate::plan) progress: BTreeMap<CopyKey, ProgressReport>,
     pub(in crate::plan) jobs: Vec<JobView>,
     pub(in crate::plan) before: BTreeMap<String, Said>,
+    pub(in crate::plan) recipes: BTreeMap<CopyKey, Result<Recipe, Problem>>,
+    pub(in crate::plan) tried: BTreeMap<CopyKey, Recipe>,
     pub(in crate::plan) enabled: bool,
     pub(in crate::plan) now: i64,
 }
@@ -37,6 +39,8 @@ pub(in crate::plan) fn world() -> World {
         progress: BTreeMap::new(),
         jobs: Vec::new(),
         before: BTreeMap::new(),
+        recipes: BTreeMap::new(),
+        tried: BTreeMap::new(),
         enabled: true,
         now: 10_000,
     }
@@ -55,6 +59,8 @@ impl World {
             progress: &self.progress,
             jobs: &self.jobs,
             before: &self.before,
+            recipes: &self.recipes,
+            tried: &self.tried,
             enabled: self.enabled,
             job_ttl: SignedDuration::from_secs(TTL),
             now: at(self.now),
@@ -107,6 +113,7 @@ pub(in crate::plan) fn job(name: &str, phase: JobPhase) -> JobView {
         kserve: false,
         phase,
         deleting: false,
+        recipe: None,
         started: Some(at(9_000)),
     }
 }

@@ -20,7 +20,7 @@ fn a_namespaces_area_is_made_below_its_own_folder_and_removed_when_it_is_empty()
         assert_eq!(fs::metadata(disk.path(folder)).unwrap().mode() & 0o7777, FOLDER_MODE, "{folder}");
     }
     assert_eq!(disk.disk.scan().unwrap().inventory.empty_areas, BTreeSet::from(["ns".to_owned()]));
-    disk.disk.prepare(&of_ns()).unwrap();
+    disk.disk.prepare(&of_ns(), false).unwrap();
     let scan = disk.disk.scan().unwrap();
     assert_eq!(scan.inventory.incoming, BTreeMap::from([(of_ns(), Folder::Empty)]));
     assert_eq!(scan.inventory.empty_areas, BTreeSet::new());
@@ -49,6 +49,57 @@ fn the_copies_of_two_areas_have_nothing_to_do_with_each_other() {
 }
 
 #[test]
+fn files_of_anothers_copy_are_lent_without_its_manifest_and_only_to_our_own_downloader() {
+    let disk = disk();
+    disk.disk.problem(Some("ns"));
+    disk.copy(&at(MODELS, KEY), &["a", "sub/b"]);
+    let incoming = format!("namespaces/ns/incoming/{KEY}");
+    disk.disk.prepare(&of_ns(), false).unwrap();
+    assert!(!disk.path(&format!("{incoming}/a")).exists());
+
+    disk.disk.prepare(&of_ns(), true).unwrap();
+    for file in ["a", "sub/b"] {
+        let (theirs, lent) =
+            (disk.inode(&format!("models/{KEY}/{file}")), disk.inode(&format!("{incoming}/{file}")));
+        assert_eq!(theirs, lent, "{file}");
+    }
+    let inventory = disk.disk.scan().unwrap().inventory;
+    assert_eq!((inventory.incoming[&of_ns()], inventory.lent.contains(&of_ns())), (Folder::Bare, true));
+    disk.disk.place(&of_ns()).unwrap();
+    assert!(!disk.models().contains_key(&of_ns()), "it is no copy of anything yet");
+
+    disk.disk.prepare(&of_ns(), false).unwrap();
+    let inventory = disk.disk.scan().unwrap().inventory;
+    assert_eq!(
+        (inventory.incoming[&of_ns()], inventory.lent.len()),
+        (Folder::Empty, 0),
+        "another initializer's"
+    );
+}
+
+#[test]
+fn only_complete_copies_are_lent_and_nothing_to_a_download_that_has_begun() {
+    let disk = disk();
+    disk.disk.problem(Some("ns"));
+    disk.copy(&at(MODELS, KEY), &["a", "b"]);
+    fs::remove_file(disk.path(&format!("models/{KEY}/b"))).unwrap();
+    disk.disk.prepare(&of_ns(), true).unwrap();
+    assert_eq!(disk.disk.scan().unwrap().inventory.incoming[&of_ns()], Folder::Empty);
+    disk.write(&format!("models/{KEY}/b"), "12345");
+    disk.write(&format!("namespaces/ns/incoming/{KEY}/.localmodel/plan.json"), "{}");
+    disk.disk.prepare(&of_ns(), true).unwrap();
+    assert_eq!(disk.disk.scan().unwrap().inventory.incoming[&of_ns()], Folder::Empty);
+
+    disk.disk.problem(Some("other"));
+    let other = CopyKey { namespace: Some("other".into()), ..root() };
+    disk.disk.erase_model(&root()).unwrap();
+    disk.copy(&format!("namespaces/ns/models/{KEY}"), &["a"]);
+    disk.disk.prepare(&other, true).unwrap();
+    let lent = disk.disk.scan().unwrap().inventory.lent;
+    assert_eq!(lent.into_iter().collect::<Vec<_>>(), [other], "from one namespace to another, too");
+}
+
+#[test]
 fn a_link_in_place_of_a_namespaces_folder_is_never_followed() {
     let disk = disk();
     disk.copy(&format!("outside/models/{KEY}"), &["a"]);
@@ -66,7 +117,7 @@ fn a_link_in_place_of_a_namespaces_folder_is_never_followed() {
     disk.disk.place(&of_ns()).unwrap();
     disk.disk.adopt(&of_ns(), "hf://o/m").unwrap();
     disk.disk.remove_area("ns").unwrap();
-    assert!(disk.disk.prepare(&of_ns()).is_err());
+    assert!(disk.disk.prepare(&of_ns(), false).is_err());
     let told = GateStatus { phase: ModelStatus::ModelDownloaded, ..gate() };
     disk.disk.write_gate(&of_ns(), &told).unwrap();
     let inside: Vec<String> = names(&disk.path("outside")).unwrap();
