@@ -25,7 +25,7 @@ use crate::plan::names::{self, CacheKey, MANAGER};
 use crate::plan::pass::Problem;
 
 /// When credentials that are in order are looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_mins(2);
 /// How long a look counts, whatever else brings the cache up.
 const COUNTS: Duration = Duration::from_secs(15);
 
@@ -70,15 +70,14 @@ pub(super) async fn keep<C: CacheKind>(
     if key.namespace.is_none() || !config.enabled {
         return Ok(None);
     }
-    let look = match context.looks.last(&uid, generation) {
-        Some(look) => look,
-        None => {
-            let problem = follow(&context.client, &config, &key, &uid, cache.spec()).await?;
-            let wished = is_wished(cache.spec());
-            let look = Look { generation, at: Instant::now(), wished, problem };
-            context.looks.remember(&uid, look.clone());
-            look
-        }
+    let look = if let Some(look) = context.looks.last(&uid, generation) {
+        look
+    } else {
+        let problem = follow(&context.client, &config, &key, &uid, cache.spec()).await?;
+        let wished = is_wished(cache.spec());
+        let look = Look { generation, at: Instant::now(), wished, problem };
+        context.looks.remember(&uid, look.clone());
+        look
     };
     let has_failed = cache.status().and_then(|status| status.copies.as_ref()).is_some_and(|c| c.failed > 0);
     let again = if has_failed || look.problem.is_some() { RECHECK } else { LOOK_AGAIN };

@@ -92,10 +92,9 @@ fn is_of(secret: &Secret, cache: &CacheKey) -> bool {
 /// What to do about the copy, given what has its name. None is wanted for a cache that names no credentials.
 pub fn step(cache: &CacheKey, wanted: Option<&Secret>, live: Option<&Secret>) -> Step {
     match (wanted, live) {
-        (None, None) => Step::Done,
         (Some(_), None) => Step::Create,
         (None, Some(live)) if is_of(live, cache) => Step::Delete,
-        (None, Some(_)) => Step::Done,
+        (None, _) => Step::Done,
         (Some(wanted), Some(live)) if !is_of(live, cache) => Step::Conflict(format!(
             "Secret {} in namespace {} is somebody else's and has the name of the copy of this cache's credentials: remove it",
             wanted.name_any(),
