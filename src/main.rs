@@ -34,7 +34,7 @@ enum Command {
         /// The operator's own pod.
         #[arg(long, env = "POD_NAME")]
         pod: Option<String>,
-        /// The port of /healthz and /readyz.
+        /// The port of /healthz, /readyz and /metrics.
         #[arg(long, default_value_t = HEALTH_PORT)]
         health_port: u16,
         /// The port of the webhooks.
@@ -58,7 +58,7 @@ enum Command {
         /// Where the node group's disk is mounted.
         #[arg(long, default_value = MOUNT_PATH)]
         root: PathBuf,
-        /// The port of /healthz and /readyz.
+        /// The port of /healthz, /readyz and /metrics.
         #[arg(long, default_value_t = HEALTH_PORT)]
         health_port: u16,
     },

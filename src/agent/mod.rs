@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::{Client, ResourceExt};
@@ -29,8 +29,10 @@ use crate::live_config::LiveConfig;
 use crate::plan::disk::CopyKey;
 use crate::plan::names::MEMBER_OF;
 use crate::plan::pass::{self, JobPhase, JobView, PROGRESS_EVERY, Problem, Said, View};
+use crate::plan::transfers::Transfers;
 use crate::plan::{self, takeover};
 use crate::telemetry;
+use crate::telemetry::metrics::AgentMetrics;
 use disk::{Disk, Scan};
 use sources::Sources;
 
@@ -66,6 +68,9 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     let (seen, port) = (passed.clone(), settings.health_port);
     let waiting =
         move || if seen.load(Ordering::Relaxed) { Vec::new() } else { vec!["the first pass".to_owned()] };
+    let metrics = Arc::new(AgentMetrics::new(&settings.node, &settings.group));
+    let measured = metrics.clone();
+    let health = telemetry::router(waiting, move || measured.text());
     let agent = Agent {
         disk: Disk::new(settings.root.clone()),
         client,
@@ -78,9 +83,11 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         reported: BTreeSet::new(),
         progress: (None, BTreeMap::new()),
         plain: false,
+        metrics,
+        transfers: Transfers::default(),
     };
     tokio::select! {
-        result = telemetry::serve_health(port, waiting) => result,
+        result = telemetry::serve(port, health) => result,
         () = agent.run() => Ok(()),
         () = crate::shutdown_signal() => {
             tracing::info!("agent stops");
@@ -106,6 +113,9 @@ struct Agent {
     progress: (Option<Timestamp>, BTreeMap<CopyKey, ProgressReport>),
     /// Whether the cluster's definition of nodes drops our own status fields.
     plain: bool,
+    metrics: Arc<AgentMetrics>,
+    /// The downloads that are under way, for the metrics.
+    transfers: Transfers,
 }
 
 impl Agent {
@@ -125,7 +135,11 @@ impl Agent {
     async fn pass_and_wait(&mut self, sources: &Sources) {
         let config = self.config.get();
         let interval = Duration::from_secs(config.pass_interval_seconds);
-        let pause = match self.pass(sources, &config).await {
+        let begun = Instant::now();
+        let result = self.pass(sources, &config).await;
+        self.metrics.pass(begun, &result);
+        self.metrics.config(self.config.problem().is_some());
+        let pause = match result {
             Ok(wake) => {
                 self.passed.store(true, Ordering::Relaxed);
                 let until = wake.map(|at| at.duration_since(Timestamp::now()).max(SignedDuration::ZERO));
@@ -153,10 +167,12 @@ impl Agent {
                 node = self.settings.node,
                 "no LocalModelNode: nothing to do and nothing to erase"
             );
+            self.metrics.models(&BTreeMap::new());
             return Ok(None);
         };
         if !is_member(&local, &self.settings.group) {
             tracing::debug!(node = self.settings.node, "the node has left this group: its files stay");
+            self.metrics.models(&BTreeMap::new());
             return Ok(None);
         }
         let entries = self.own_entries(&local).await?;
@@ -169,7 +185,7 @@ impl Agent {
             Some(said) => said.clone(),
             None => local.status.as_ref().map(plan::local_status::said).unwrap_or_default(),
         };
-        let outcome = pass::pass(&View {
+        let view = View {
             entries: &entries,
             all: &local.spec.local_models,
             vouched: &takeover::vouched(&local),
@@ -181,7 +197,12 @@ impl Agent {
             enabled: config.enabled,
             job_ttl: SignedDuration::from_secs(i64::from(config.job_ttl_seconds)),
             now,
-        });
+        };
+        let outcome = pass::pass(&view);
+        for ended in self.transfers.look(&view, &outcome) {
+            self.metrics.download(&ended);
+        }
+        self.metrics.models(&outcome.status);
         let told = self.write_gates(&outcome).await;
         let written = self.write_status(&local, &outcome, look.unwritable.get(&None)).await;
         self.carry_out(&outcome.actions, &entries, &local, sources, config).await?;

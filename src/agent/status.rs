@@ -20,7 +20,9 @@ impl Agent {
     ) -> Result<(), Error> {
         let name = local.name_any();
         let before = local.status.clone().unwrap_or_default();
-        let disk = local_status::disk(self.disk.usage(), unwritable);
+        let usage = self.disk.usage();
+        self.metrics.disk(usage, unwritable.is_none());
+        let disk = local_status::disk(usage, unwritable);
         let mut wanted = local_status::status(
             &before,
             &local.spec.local_models,

@@ -35,7 +35,7 @@ pub(super) async fn run<C: CacheKind>(context: Arc<Context>) {
     Controller::for_stream(stream::pending(), C::store(stores).clone())
         .with_config(controller_config())
         .reconcile_on(stores.triggers(touched))
-        .run(reconcile, |cache: Arc<C>, error, _| retry(error, &cache.key().to_string()), context.clone())
+        .run(measured, |cache: Arc<C>, error, _| retry(error, &cache.key().to_string()), context.clone())
         .for_each(|_| std::future::ready(()))
         .await;
 }
@@ -61,6 +61,10 @@ fn touched<C: CacheKind>(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<C>
 fn is_waiting<C: CacheKind>(cache: &C) -> bool {
     let conditions = cache.status().map(|status| status.conditions.as_slice()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == INSUFFICIENT_CAPACITY)
+}
+
+async fn measured<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {
+    context.clone().metrics.reconcile(&C::kind(&()), reconcile(cache, context)).await
 }
 
 async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {

@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use super::events::Events;
 use super::stores::Stores;
 use crate::error::{Doing, Error};
+use crate::telemetry::metrics::OperatorMetrics;
 
 /// How the operator is started.
 #[derive(Clone, Debug)]
@@ -27,13 +28,14 @@ pub struct Settings {
     pub webhook_port: u16,
 }
 
-/// Client, stores and settings.
+/// Client, stores, settings and metrics.
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) namespace: String,
     pub(super) image: String,
     pub(super) stores: Arc<Stores>,
     pub(super) events: Events,
+    pub(super) metrics: Arc<OperatorMetrics>,
     /// Whether the cluster's definition of caches drops our own status fields.
     pub(super) plain_caches: Pruned,
     /// The same for namespace caches.
@@ -64,8 +66,10 @@ impl Pruned {
 
 impl Context {
     pub(super) fn new(client: Client, settings: &Settings, image: String, stores: Arc<Stores>) -> Self {
+        let metrics = Arc::new(OperatorMetrics::default());
         Self {
-            events: Events::new(client.clone(), settings.pod.clone()),
+            events: Events::new(client.clone(), settings.pod.clone(), metrics.clone()),
+            metrics,
             client,
             namespace: settings.namespace.clone(),
             image,

@@ -27,7 +27,7 @@ pub(super) async fn run(context: Arc<Context>) {
     Controller::for_stream(stream::pending(), stores.groups.store.clone())
         .with_config(controller_config())
         .reconcile_on(stores.triggers(touched))
-        .run(reconcile, |group, error, _| retry(error, &group.name_any()), context.clone())
+        .run(measured, |group, error, _| retry(error, &group.name_any()), context.clone())
         .for_each(|_| std::future::ready(()))
         .await;
 }
@@ -43,6 +43,10 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelNodeGr
         }
         _ => Vec::new(),
     }
+}
+
+async fn measured(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Result<Action, Error> {
+    context.clone().metrics.reconcile("LocalModelNodeGroup", reconcile(group, context)).await
 }
 
 async fn reconcile(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Result<Action, Error> {
