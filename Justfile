@@ -22,7 +22,7 @@ deny:
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
-    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test walkthrough --test install --test protocol --test control --test binary
+    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test walkthrough --test install --test reference --test protocol --test control --test binary
 
 # Alert rules, dashboard and scraping, with the real Prometheus, which is unpacked below the user's cache
 monitoring: build
