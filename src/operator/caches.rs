@@ -64,7 +64,7 @@ fn is_waiting<C: CacheKind>(cache: &C) -> bool {
 }
 
 async fn measured<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {
-    context.clone().metrics.reconcile(&C::kind(&()), reconcile(cache, context)).await
+    context.clone().metrics.reconcile(&C::kind(&()), Box::pin(reconcile(cache, context))).await
 }
 
 async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {

@@ -46,7 +46,7 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelNodeGr
 }
 
 async fn measured(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Result<Action, Error> {
-    context.clone().metrics.reconcile("LocalModelNodeGroup", reconcile(group, context)).await
+    context.clone().metrics.reconcile("LocalModelNodeGroup", Box::pin(reconcile(group, context))).await
 }
 
 async fn reconcile(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Result<Action, Error> {

@@ -43,7 +43,7 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<Node>> {
 }
 
 async fn measured(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Error> {
-    context.clone().metrics.reconcile("Node", reconcile(node, context)).await
+    context.clone().metrics.reconcile("Node", Box::pin(reconcile(node, context))).await
 }
 
 async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Error> {

@@ -138,15 +138,12 @@ impl AgentMetrics {
     /// The disk's size and room, where it can be asked, and whether it can be written.
     pub fn disk(&self, usage: Option<Usage>, is_usable: bool) {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        match usage {
-            Some(usage) => {
-                self.disk_capacity.set::<&str>([], bytes(usage.capacity));
-                self.disk_free.set::<&str>([], bytes(usage.free));
-            }
-            None => {
-                self.disk_capacity.clear();
-                self.disk_free.clear();
-            }
+        if let Some(usage) = usage {
+            self.disk_capacity.set::<&str>([], bytes(usage.capacity));
+            self.disk_free.set::<&str>([], bytes(usage.free));
+        } else {
+            self.disk_capacity.clear();
+            self.disk_free.clear();
         }
         self.disk_usable.set::<&str>([], i64::from(is_usable));
     }
