@@ -8,8 +8,8 @@ demo: build
     hack/cluster up
     hack/cluster run target/*/debug/demo
 
-# Everything that CI checks: lints, dependencies, unit tests, stores, the hub's proof, the cluster's tests, rights
-test: lint deny unit stores hub-proof e2e lifecycle rights
+# Everything that CI checks: lints, dependencies, unit tests, monitoring, stores, the hub's proof, the cluster's tests, rights
+test: lint deny unit monitoring stores hub-proof e2e lifecycle rights
 
 # Formatting and lints, warnings denied
 lint:
@@ -22,11 +22,15 @@ deny:
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
-    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test status --test walkthrough --test install --test protocol --test control --test binary --test model
+    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test status --test walkthrough --test install --test reference --test protocol --test control --test binary --test model
 
 # What `unit` explores of the plan's model with few disturbances, with more of them and optimised: many minutes
 sweep DISTURBANCES="3":
     LOCALMODEL_DISTURBANCES={{DISTURBANCES}} cargo test --release --workspace --test model -- --nocapture --test-threads 1
+
+# Alert rules, dashboard and scraping, with the real Prometheus, which is unpacked below the user's cache
+monitoring: build
+    hack/prometheus cargo test --workspace --test monitoring
 
 # Downloads from real servers of the object stores' protocols, each installed from its package registry
 stores: build

@@ -28,6 +28,40 @@ pub enum Error {
 }
 
 impl Error {
+    /// The kinds of error, as they stand in metrics: few, and never with a name in them.
+    pub const LABELS: &[&str] = &[
+        "forbidden",
+        "not_found",
+        "conflict",
+        "invalid",
+        "throttled",
+        "server_error",
+        "refused",
+        "unreachable",
+        "manifest",
+        "disk",
+        "setup",
+    ];
+
+    /// The kind of this error, one of [`Self::LABELS`].
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Api { .. } => match self.code() {
+                Some(401 | 403) => "forbidden",
+                Some(404 | 410) => "not_found",
+                Some(409) => "conflict",
+                Some(400 | 422) => "invalid",
+                Some(429) => "throttled",
+                Some(500..) => "server_error",
+                Some(_) => "refused",
+                None => "unreachable",
+            },
+            Self::Manifest(..) => "manifest",
+            Self::Disk { .. } => "disk",
+            Self::Setup(_) => "setup",
+        }
+    }
+
     /// Whether the API server says that another write came between; the next look will know.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(s) if s.code == 409))
@@ -68,5 +102,30 @@ impl<T> Doing<T> for Result<T, kube::Error> {
 impl<T> Doing<T> for std::io::Result<T> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, Error> {
         self.map_err(|source| Error::Disk { doing: what(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn each_error_has_a_listed_label() {
+        let refused = |code| {
+            let status = Status { code, ..Status::default() };
+            Err::<(), _>(kube::Error::Api(Box::new(status))).doing(String::new).unwrap_err()
+        };
+        let of_codes = [403, 404, 409, 422, 429, 503, 418].map(|code| refused(code).label());
+        let expected =
+            ["forbidden", "not_found", "conflict", "invalid", "throttled", "server_error", "refused"];
+        assert_eq!(of_codes, expected);
+        let disk = Err::<(), _>(std::io::Error::other("broken")).doing(String::new).unwrap_err();
+        let others = [Error::Setup(String::new()).label(), disk.label()];
+        assert_eq!(others, ["setup", "disk"]);
+        for label in of_codes.iter().chain(&others) {
+            assert!(Error::LABELS.contains(label), "{label}");
+        }
     }
 }

@@ -34,7 +34,7 @@ enum Command {
         /// The operator's own pod.
         #[arg(long, env = "POD_NAME")]
         pod: Option<String>,
-        /// The port of /healthz and /readyz.
+        /// The port of /healthz, /readyz and /metrics.
         #[arg(long, default_value_t = HEALTH_PORT)]
         health_port: u16,
         /// The port of the webhooks.
@@ -61,7 +61,7 @@ enum Command {
         /// Where that is on the node, for messages.
         #[arg(long, env = "DISK_PATH")]
         path: Option<String>,
-        /// The port of /healthz and /readyz.
+        /// The port of /healthz, /readyz and /metrics.
         #[arg(long, default_value_t = HEALTH_PORT)]
         health_port: u16,
     },

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
@@ -32,8 +32,10 @@ use crate::plan::disk::CopyKey;
 use crate::plan::names::is_member;
 use crate::plan::pass::{self, JobPhase, JobView, PROGRESS_EVERY, Problem, Said, View};
 use crate::plan::recipe::Recipe;
+use crate::plan::transfers::Transfers;
 use crate::plan::{self, takeover};
 use crate::telemetry;
+use crate::telemetry::metrics::AgentMetrics;
 use disk::{Disk, Scan};
 use scrub::Scrub;
 use sources::Sources;
@@ -76,7 +78,11 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     let disk = Disk::new(settings.root.clone(), settings.path.as_deref());
     let (scrubbed, copies) = watch::channel(BTreeSet::new());
     let live = config.clone();
-    let scrub = Scrub::new(disk.clone(), move || (&live.get().scrub).into(), copies, wake.clone());
+    let metrics = Arc::new(AgentMetrics::new(&settings.node, &settings.group));
+    let pace = move || (&live.get().scrub).into();
+    let scrub = Scrub::new(disk.clone(), pace, copies, wake.clone(), metrics.clone());
+    let measured = metrics.clone();
+    let health = telemetry::router(waiting, move || measured.text());
     let agent = Agent {
         disk,
         client,
@@ -91,9 +97,11 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         progress: (None, BTreeMap::new()),
         tried: BTreeMap::new(),
         plain: false,
+        metrics,
+        transfers: Transfers::default(),
     };
     tokio::select! {
-        result = telemetry::serve_health(port, waiting) => result,
+        result = telemetry::serve(port, health) => result,
         () = agent.run() => Ok(()),
         never = scrub.run() => match never {},
         () = crate::shutdown_signal() => {
@@ -124,6 +132,9 @@ struct Agent {
     tried: BTreeMap<CopyKey, Recipe>,
     /// Whether the cluster's definition of nodes drops our own status fields.
     plain: bool,
+    metrics: Arc<AgentMetrics>,
+    /// The downloads that are under way, for the metrics.
+    transfers: Transfers,
 }
 
 impl Agent {
@@ -143,7 +154,11 @@ impl Agent {
     async fn pass_and_wait(&mut self, sources: &Sources) {
         let config = self.config.get();
         let interval = Duration::from_secs(config.pass_interval_seconds);
-        let pause = match self.pass(sources, &config).await {
+        let begun = Instant::now();
+        let result = self.pass(sources, &config).await;
+        self.metrics.pass(begun, &result);
+        self.metrics.config(self.config.problem().is_some());
+        let pause = match result {
             Ok(wake) => {
                 self.passed.store(true, Ordering::Relaxed);
                 let until = wake.map(|at| at.duration_since(Timestamp::now()).max(SignedDuration::ZERO));
@@ -172,11 +187,13 @@ impl Agent {
                 "no LocalModelNode: nothing to do and nothing to erase"
             );
             self.scrub(&[]);
+            self.metrics.models(&BTreeMap::new());
             return Ok(None);
         };
         if !is_member(&local, &self.settings.group) {
             self.scrub(&[]);
             tracing::debug!(node = self.settings.node, "the node has left this group: its files stay");
+            self.metrics.models(&BTreeMap::new());
             return Ok(None);
         }
         let entries = self.own_entries(&local).await?;
@@ -192,7 +209,7 @@ impl Agent {
         };
         let recipes = self.recipes(&entries, &local, &look, &jobs, sources, config).await;
         let digests = recipes::digests(&recipes);
-        let outcome = pass::pass(&View {
+        let view = View {
             entries: &entries,
             all: &local.spec.local_models,
             vouched: &takeover::vouched(&local),
@@ -207,7 +224,12 @@ impl Agent {
             enabled: config.enabled,
             job_ttl: SignedDuration::from_secs(i64::from(config.job_ttl_seconds)),
             now,
-        });
+        };
+        let outcome = pass::pass(&view);
+        for ended in self.transfers.look(&view, &outcome) {
+            self.metrics.download(&ended);
+        }
+        self.metrics.models(&outcome.status);
         let told = match self.write_gates(&outcome).await {
             Err(error) if look.full.is_some() => {
                 tracing::warn!(%error, "pods that wait learn no news while the disk is full");

@@ -19,6 +19,7 @@ use crate::download::store::Scan;
 use crate::error::Error;
 use crate::plan::disk::CopyKey;
 use crate::plan::scrub::{self, Record, Settings, Step};
+use crate::telemetry::metrics::AgentMetrics;
 
 /// The longest pause between two looks: settings and copies may have changed.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
@@ -49,6 +50,7 @@ pub(super) struct Scrub<S> {
     copies: watch::Receiver<BTreeSet<CopyKey>>,
     /// Wakes the agent's next pass.
     wake: Arc<Notify>,
+    metrics: Arc<AgentMetrics>,
     /// What could not be written into its copy: a disk may be read-only.
     unwritten: BTreeMap<CopyKey, Record>,
 }
@@ -59,8 +61,9 @@ impl<S: Fn() -> Settings> Scrub<S> {
         settings: S,
         copies: watch::Receiver<BTreeSet<CopyKey>>,
         wake: Arc<Notify>,
+        metrics: Arc<AgentMetrics>,
     ) -> Self {
-        Self { disk, settings, copies, wake, unwritten: BTreeMap::new() }
+        Self { disk, settings, copies, wake, metrics, unwritten: BTreeMap::new() }
     }
 
     pub(super) async fn run(mut self) -> Infallible {
@@ -113,6 +116,7 @@ impl<S: Fn() -> Settings> Scrub<S> {
             let Some((verdict, bytes)) = self.read_file(&open, file).await? else {
                 return Ok(Some(LOOK_EVERY)); // it was turned off
             };
+            self.metrics.scrub_checked(bytes);
             record.passed(&file.path, bytes, matches!(verdict, Verdict::Damaged(_)));
             unsaved += bytes;
             let is_damaged = self.checked(copy, &open, file, verdict).await;
@@ -141,6 +145,7 @@ impl<S: Fn() -> Settings> Scrub<S> {
         verdict: Verdict,
     ) -> bool {
         let Verdict::Damaged(why) = verdict else { return false };
+        self.metrics.scrub_damaged(1);
         tracing::warn!(%copy, file = file.path, why, "a file is damaged: it is downloaded again");
         let (disk, copy, open, path) = (self.disk.clone(), copy.clone(), open.clone(), file.path.clone());
         if let Err(error) = off_the_loop(move || disk.mark_corrupt(&copy, &open, &path)).await {

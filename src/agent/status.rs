@@ -27,12 +27,17 @@ impl Agent {
         let not_ours: Vec<String> = look.scan.strangers.iter().cloned().collect();
         let own = |copy: &CopyKey| self.scrubbed.borrow().contains(copy);
         let of_own = look.scan.inventory.scrubbed.iter().filter(|(copy, _)| own(copy));
+        let (usage, problem) = (self.disk.usage(), look.unwritable.get(&None).or(look.full.as_ref()));
+        self.metrics.disk(usage, problem.is_none());
         let disk = local_status::disk(&DiskView {
-            usage: self.disk.usage(),
-            problem: look.unwritable.get(&None).or(look.full.as_ref()),
+            usage,
+            problem,
             scrub: scrub::summary(of_own.map(|(_, scrubbed)| scrubbed), now),
             not_ours: &not_ours,
         });
+        if let Some(last) = &disk.last_scrub {
+            self.metrics.scrub_completed(last.0);
+        }
         let mut wanted = local_status::status(
             &before,
             &local.spec.local_models,

@@ -37,7 +37,7 @@ pub(super) async fn run<C: CacheKind>(context: Arc<Context>) {
     Controller::for_stream(stream::pending(), C::store(stores).clone())
         .with_config(controller_config())
         .reconcile_on(stores.triggers(touched))
-        .run(reconcile, |cache: Arc<C>, error, _| retry(error, &cache.key().to_string()), context.clone())
+        .run(measured, |cache: Arc<C>, error, _| retry(error, &cache.key().to_string()), context.clone())
         .for_each(|_| std::future::ready(()))
         .await;
 }
@@ -74,6 +74,10 @@ fn waits_for_agents<C: CacheKind>(cache: &C) -> bool {
     let Some(status) = cache.status() else { return true };
     let is_open = |phase: &NodeStatus| !matches!(phase, NodeStatus::NodeDownloaded);
     status.node_status.values().any(is_open)
+}
+
+async fn measured<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {
+    context.clone().metrics.reconcile(&C::kind(&()), Box::pin(reconcile(cache, context))).await
 }
 
 async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {

@@ -12,6 +12,7 @@ use super::credentials::Looks;
 use super::events::Events;
 use super::stores::Stores;
 use crate::error::{Doing, Error};
+use crate::telemetry::metrics::OperatorMetrics;
 
 /// How the operator is started.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ pub struct Settings {
     pub webhook_port: u16,
 }
 
-/// Client, stores and settings.
+/// Client, stores, settings and metrics.
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) namespace: String,
@@ -37,6 +38,7 @@ pub(super) struct Context {
     pub(super) events: Events,
     /// The last looks at the credentials of namespace caches.
     pub(super) looks: Looks,
+    pub(super) metrics: Arc<OperatorMetrics>,
     /// Whether the cluster's definition of caches drops our own status fields.
     pub(super) plain_caches: Pruned,
     /// The same for namespace caches.
@@ -67,8 +69,10 @@ impl Pruned {
 
 impl Context {
     pub(super) fn new(client: Client, settings: &Settings, image: String, stores: Arc<Stores>) -> Self {
+        let metrics = Arc::new(OperatorMetrics::default());
         Self {
-            events: Events::new(client.clone(), settings.pod.clone()),
+            events: Events::new(client.clone(), settings.pod.clone(), metrics.clone()),
+            metrics,
             client,
             namespace: settings.namespace.clone(),
             image,

@@ -1,23 +1,27 @@
 //! Events on the objects that people look at (O3). One that cannot be sent never fails a reconcile.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::plan::cache::Happening;
 use crate::plan::names::MANAGER;
+use crate::telemetry::metrics::OperatorMetrics;
 
 /// The longest note that the API server takes, in bytes.
 const NOTE_MAX: usize = 1024;
 
 pub(super) struct Events {
     recorder: Recorder,
+    metrics: Arc<OperatorMetrics>,
 }
 
 impl Events {
-    pub(super) fn new(client: Client, pod: Option<String>) -> Self {
+    pub(super) fn new(client: Client, pod: Option<String>, metrics: Arc<OperatorMetrics>) -> Self {
         let reporter = Reporter { controller: MANAGER.into(), instance: pod };
-        Self { recorder: Recorder::new(client, reporter) }
+        Self { recorder: Recorder::new(client, reporter), metrics }
     }
 
     /// Something that somebody should look at.
@@ -45,6 +49,7 @@ impl Events {
             secondary: related,
         };
         if let Err(error) = self.recorder.publish(&event, &on).await {
+            self.metrics.event_failed();
             tracing::warn!(object = on.name, reason = event.reason, %error, "an Event could not be sent");
         }
     }

@@ -39,7 +39,7 @@ impl Fence {
         Ok(ClientBuilder::try_from(config)?.with_layer(&FilterLayer::new(check)).build())
     }
 
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.until().is_some_and(|until| Instant::now() < until)
     }
 

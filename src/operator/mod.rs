@@ -10,6 +10,7 @@ mod context;
 mod credentials;
 mod events;
 mod leader;
+mod measures;
 mod node_groups;
 mod nodes;
 mod serving;
@@ -24,6 +25,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use kube::runtime::controller;
 use kube::{Client, Resource};
 use tokio::net::TcpListener;
@@ -50,18 +52,14 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// fence, which is open while this operator leads.
 pub async fn run(client: Client, fence: Fence, settings: Settings) -> Result<(), Error> {
     let me = settings.pod.clone().unwrap_or_else(|| format!("process-{}", std::process::id()));
-    let candidate = Candidate::new(&client, &settings.namespace, me, fence);
+    let candidate = Candidate::new(&client, &settings.namespace, me, fence.clone());
     let image = own_image(&client, &settings).await?;
     tracing::info!(namespace = settings.namespace, image, "operator starts");
     let stores = Arc::new(Stores::start(&client, &settings.namespace));
     let identity = Arc::new(Identity::default());
     let keeper = Arc::new(Keeper::start(&client, &settings.namespace, SETTLE, identity.clone()));
-    let (waiting, kept) = (stores.clone(), keeper.clone());
-    let health = telemetry::serve_health(settings.health_port, move || {
-        let missing = waiting.missing();
-        missing.into_iter().chain(kept.missing().map(Into::into)).collect()
-    });
     let context = Arc::new(Context::new(client, &settings, image, stores));
+    let health = telemetry::serve(settings.health_port, health(&context, &keeper, fence));
     let (stop, stopped) = oneshot::channel();
     let mut webhooks = tokio::spawn(webhooks(context.clone(), settings.webhook_port, identity, stopped));
     let controllers = async {
@@ -95,6 +93,16 @@ pub async fn run(client: Client, fence: Fence, settings: Settings) -> Result<(),
             Ok(())
         }
     }
+}
+
+/// What is asked whether the operator lives, is ready, and how it fares (O2).
+fn health(context: &Arc<Context>, keeper: &Arc<Keeper>, fence: Fence) -> Router {
+    let (waiting, kept, measured) = (context.clone(), keeper.clone(), context.clone());
+    let missing = move || {
+        let missing = waiting.stores.missing();
+        missing.into_iter().chain(kept.missing().map(Into::into)).collect()
+    };
+    telemetry::router(missing, move || measures::text(&measured, &fence))
 }
 
 /// Runs the controllers for as long as KServe's own does not: two writers would undo each other for ever
@@ -133,7 +141,10 @@ async fn webhooks(
     context.stores.ready().await;
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let listener = TcpListener::bind(address).await.doing(|| format!("listening on {address}"))?;
-    webhook::serve(listener, identity, webhook::router(context), stop).await
+    let metrics = context.metrics.clone();
+    let measure = move |path: &str, denied, took| metrics.webhook(path, denied, took);
+    let router = webhook::measured(webhook::router(context), measure);
+    webhook::serve(listener, identity, router, stop).await
 }
 
 fn controller_config() -> controller::Config {

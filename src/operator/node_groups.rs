@@ -27,7 +27,7 @@ pub(super) async fn run(context: Arc<Context>) {
     Controller::for_stream(stream::pending(), stores.groups.store.clone())
         .with_config(controller_config())
         .reconcile_on(stores.triggers(touched))
-        .run(reconcile, |group, error, _| retry(error, &group.name_any()), context.clone())
+        .run(measured, |group, error, _| retry(error, &group.name_any()), context.clone())
         .for_each(|_| std::future::ready(()))
         .await;
 }
@@ -48,6 +48,10 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelNodeGr
 fn of_label(stores: &Stores, label: &str) -> Vec<ObjectRef<LocalModelNodeGroup>> {
     let of = |group: &LocalModelNodeGroup| names::label_value(&group.name_any()) == label;
     stores.groups.store.state_filter(of).iter().map(|group| ObjectRef::from_obj(&**group)).collect()
+}
+
+async fn measured(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Result<Action, Error> {
+    context.clone().metrics.reconcile("LocalModelNodeGroup", Box::pin(reconcile(group, context))).await
 }
 
 async fn reconcile(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Result<Action, Error> {

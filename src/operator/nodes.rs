@@ -29,7 +29,7 @@ pub(super) async fn run(context: Arc<Context>) {
     Controller::for_stream(stream::pending(), stores.nodes.store.clone())
         .with_config(controller_config())
         .reconcile_on(stores.triggers(touched))
-        .run(reconcile, |node, error, _| retry(error, &node.name_any()), context.clone())
+        .run(measured, |node, error, _| retry(error, &node.name_any()), context.clone())
         .for_each(|_| std::future::ready(()))
         .await;
 }
@@ -40,6 +40,10 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<Node>> {
         Touched::Node(name) | Touched::LocalNode(name) => vec![ObjectRef::new(name)],
         Touched::Owned { .. } | Touched::Agents(_) => Vec::new(),
     }
+}
+
+async fn measured(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Error> {
+    context.clone().metrics.reconcile("Node", Box::pin(reconcile(node, context))).await
 }
 
 async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Error> {

@@ -24,8 +24,10 @@ pub const INVALID_QUANTITY: &str = "InvalidQuantity";
 /// The `app.kubernetes.io/name` of agents' pods.
 pub const AGENT_PODS: &str = "localmodel-agent";
 
-/// The port on which agents answer health checks.
+/// The port on which the operator and the agents answer health checks and tell their metrics.
 pub const HEALTH_PORT: u16 = 8081;
+/// Where on that port the metrics are.
+pub const METRICS_PATH: &str = "/metrics";
 
 /// The agents of a group. `own_image` is the operator's image.
 pub fn daemon_set(
@@ -55,7 +57,11 @@ pub fn daemon_set(
             "selector": {"matchLabels": pod_labels},
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}},
             "template": {
-                "metadata": {"labels": pod_labels},
+                "metadata": {"labels": pod_labels, "annotations": {
+                    "prometheus.io/scrape": "true",
+                    "prometheus.io/port": HEALTH_PORT.to_string(),
+                    "prometheus.io/path": METRICS_PATH,
+                }},
                 "spec": pod(group, config, &name, own_image),
             },
         },

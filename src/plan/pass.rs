@@ -353,8 +353,8 @@ fn damage(view: &View, copy: &CopyKey, before: Option<&Said>) -> Option<Problem>
         return Some(Problem::new(COPY_DAMAGED, message));
     }
     let (phase, detail) = before?;
-    let has_vanished =
-        *phase == ModelStatus::ModelDownloaded || detail.reason.as_deref().is_some_and(|reason| [COPY_VANISHED, COPY_DAMAGED].contains(&reason));
+    let has_vanished = *phase == ModelStatus::ModelDownloaded
+        || detail.reason.as_deref().is_some_and(|reason| [COPY_VANISHED, COPY_DAMAGED].contains(&reason));
     let message = "the copy was taken off the disk, or its manifest was: it is downloaded again";
     has_vanished.then(|| Problem::new(COPY_VANISHED, message))
 }
@@ -383,7 +383,8 @@ fn vanished(
 ) -> Said {
     // Said already means that the Job was not deleted then: the agent ended in between.
     let was_there = |(status, detail): &Said| {
-        *status == ModelStatus::ModelDownloaded || detail.reason.as_deref().is_some_and(|reason| [COPY_VANISHED, COPY_DAMAGED].contains(&reason))
+        *status == ModelStatus::ModelDownloaded
+            || detail.reason.as_deref().is_some_and(|reason| [COPY_VANISHED, COPY_DAMAGED].contains(&reason))
     };
     if before.is_some_and(was_there) {
         outcome.actions.push(Action::DeleteJob(job.name.clone()));

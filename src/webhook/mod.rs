@@ -5,6 +5,7 @@
 
 pub mod authority;
 mod keeper;
+mod measured;
 mod pods;
 mod review;
 mod server;
@@ -21,6 +22,7 @@ use crate::plan::names::CacheKey;
 use crate::plan::users::User;
 use crate::plan::webhooks;
 pub use keeper::{Keeper, SETTLE};
+pub use measured::measured;
 pub use server::{Identity, serve};
 
 /// What the webhooks know: the objects as the stores have them.

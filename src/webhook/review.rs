@@ -37,6 +37,10 @@ impl Answer {
     }
 }
 
+/// What a response answers, beside its body: whether it denies; none where nothing could be decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict(pub(super) Option<bool>);
+
 /// What is answered where nothing could be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Otherwise {
@@ -69,11 +73,14 @@ where
     let response = AdmissionResponse::from(&request);
     let object = format!("{} {:?} {}", request.kind.kind, request.namespace, request.name);
     let decided = AssertUnwindSafe(decide(request)).catch_unwind().await;
+    let verdict = Verdict(decided.as_ref().ok().map(|answer| answer.denied.is_some()));
     let decided = decided.unwrap_or_else(|_| {
         tracing::error!(object, "a webhook failed: this is a fault in localmodel");
         failed(otherwise, "localmodel's webhook failed: this is a fault in it, its log says more")
     });
-    written(response, decided)
+    let mut response = written(response, decided);
+    response.extensions_mut().insert(verdict);
+    response
 }
 
 fn written(mut response: AdmissionResponse, answer: Answer) -> Response {

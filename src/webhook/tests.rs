@@ -16,6 +16,7 @@ use crate::plan::certificates::{Pair, server_names};
 
 mod answers;
 mod api_server;
+mod measured;
 mod rotation;
 
 /// What a test's webhooks know; what `made_now` holds only the API server knows yet.

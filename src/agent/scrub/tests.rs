@@ -58,7 +58,8 @@ impl Sample {
 
     fn scrub<S: Fn() -> Settings>(&self, settings: S) -> (Scrub<S>, watch::Sender<BTreeSet<CopyKey>>) {
         let (wanted, copies) = watch::channel(BTreeSet::from([copy()]));
-        (Scrub::new(self.disk.clone(), settings, copies, Arc::default()), wanted)
+        let metrics = Arc::new(AgentMetrics::new("n", "g"));
+        (Scrub::new(self.disk.clone(), settings, copies, Arc::default(), metrics), wanted)
     }
 
     /// Lets the scrub work until it has something to tell.
@@ -116,7 +117,7 @@ async fn a_flipped_byte_makes_the_copy_damaged_and_a_repair_takes_all_but_that_f
     let (mut scrub, _wanted) = sample.scrub(weekly);
     assert_eq!(scrub.step().await.unwrap(), Some(LOOK_EVERY), "a damaged copy waits for its repair");
 
-    sample.disk.prepare(&copy()).unwrap();
+    sample.disk.prepare(&copy(), false).unwrap();
     let incoming = sample.folder.path().join("incoming").join(KEY);
     assert!(incoming.join("a").exists() && !incoming.join("b").exists() && incoming.join("c").exists());
     fs::write(incoming.join("b"), b"12345").unwrap();
@@ -161,7 +162,7 @@ async fn damage_that_cannot_be_written_down_counts_until_the_copy_is_another() {
     let damage = "a has other bytes than it should".to_owned();
     assert_eq!(sample.found(), (Folder::Damaged, Some(damage)));
     let incoming = sample.folder.path().join("incoming").join(KEY);
-    sample.disk.prepare(&copy()).unwrap();
+    sample.disk.prepare(&copy(), false).unwrap();
     assert!(!incoming.join("a").exists() && incoming.join("b").exists());
     fs::write(incoming.join("a"), b"12345").unwrap();
     sample.disk.place(&copy()).unwrap();

@@ -48,8 +48,12 @@ pub(in crate::plan) fn world() -> World {
 
 impl World {
     pub(in crate::plan) fn pass(&self) -> Outcome {
+        self.view(pass)
+    }
+
+    pub(in crate::plan) fn view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
         let all: Vec<ModelEntry> = self.entries.iter().chain(&self.other_groups).cloned().collect();
-        pass(&View {
+        look(&View {
             entries: &self.entries,
             all: &all,
             vouched: &self.vouched,

@@ -280,7 +280,11 @@ fn whatever_lies_on_a_disk_only_folders_of_storage_keys_are_ever_touched() {
     for copy in [root(), of_ns(), of_away, linked] {
         // Each fails or does nothing where there is a link in place of a folder.
         let told: GateStatus = gate();
-        drop((disk.disk.prepare(&copy), disk.disk.write_gate(&copy, &told), disk.disk.keep(&copy.key)));
+        drop((
+            disk.disk.prepare(&copy, false),
+            disk.disk.write_gate(&copy, &told),
+            disk.disk.keep(&copy.key),
+        ));
         drop((disk.disk.adopt(&copy, "hf://o/m"), disk.disk.adopt_model(&copy, "hf://o/m")));
         drop((disk.disk.link(&copy), disk.disk.place(&copy), disk.disk.open_copy(&copy)));
         drop((disk.disk.erase_incoming(&copy), disk.disk.erase_model(&copy), disk.disk.erase_gate(&copy)));
@@ -307,7 +311,7 @@ fn damage_is_told_file_by_file_and_a_damaged_manifest_costs_no_good_file() {
     disk.write(&format!("{model}/.localmodel/manifest.json"), "{");
     let damage = disk.disk.scan().unwrap().inventory.damage[&root()].clone();
     assert!(damage.contains("manifest.json is damaged"), "{damage}");
-    disk.disk.prepare(&root()).unwrap();
+    disk.disk.prepare(&root(), false).unwrap();
     for file in ["a", "sub/g"] {
         assert_eq!(disk.inode(&format!("{model}/{file}")), disk.inode(&format!("incoming/{KEY}/{file}")));
     }

@@ -1,0 +1,248 @@
+//! Every word that stands as a condition's type, as a reason in a status, or as an Event's reason, with what
+//! it means and what to do. The reference in `docs/` is made from this list, and metrics know no other words.
+
+/// A word of the list. There is no other way to one than the constants of this module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reason(&'static str);
+
+impl Reason {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl From<Reason> for String {
+    fn from(reason: Reason) -> Self {
+        reason.0.into()
+    }
+}
+
+/// Where people meet a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The type of a condition of caches, and the reason of a Warning Event.
+    Cache,
+    /// The same of node groups.
+    Group,
+    /// The same of both.
+    Both,
+    /// The reason of condition `Ready` of caches.
+    ReadyCache,
+    /// The reason of condition `Ready` of node groups.
+    ReadyGroup,
+    /// The reason of a copy on a node; of a Warning Event, too, when the download failed.
+    Copy,
+    /// The reason of a copy whose download failed, and of the Warning Event about it.
+    Failure,
+    /// The reason of a disk in the status of its node.
+    Disk,
+    /// The reason of an Event alone.
+    Event,
+    /// The reason in the termination message of a pod's gate.
+    Gate,
+}
+
+/// A word with its meaning.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The word.
+    pub reason: Reason,
+    /// Where people meet it.
+    pub seen: Seen,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+macro_rules! reasons {
+    ($($name:ident = $word:literal, $seen:ident: $meaning:literal, $remedy:literal;)+) => {
+        $(
+            #[doc = $meaning]
+            pub const $name: Reason = Reason($word);
+        )+
+
+        /// All words, in the order of the reference.
+        pub const ALL: &[Entry] = &[
+            $(Entry { reason: $name, seen: Seen::$seen, meaning: $meaning, remedy: $remedy },)+
+        ];
+    };
+}
+
+reasons! {
+    NODE_GROUP_NOT_FOUND = "NodeGroupNotFound", Cache:
+        "A node group that the cache names does not exist; its other groups work.",
+        "Make the group, or take its name out of `nodeGroups`.";
+    INSUFFICIENT_CAPACITY = "InsufficientCapacity", Cache:
+        "The model does not fit on a node beside what is planned there, or never fits.",
+        "Delete a cache of the group, or raise its `storageLimit`.";
+    INVALID_MODEL_SIZE = "InvalidModelSize", Cache:
+        "`modelSize` is nothing that room can be kept for.",
+        "Write there how many bytes the model has, for example `10Gi`.";
+    VOLUMES_FAILED = "VolumesFailed", Cache:
+        "The API server refused a volume or claim of the cache.",
+        "The message holds its words; it is tried again.";
+    NAME_CONFLICT = "NameConflict", Both:
+        "An object of somebody else's has a name that is needed.",
+        "Remove that object, or give this one another name.";
+    VOLUMES_TERMINATING = "VolumesTerminating", Both:
+        "A volume or claim of an earlier object of this name is still in deletion.",
+        "It goes by itself; where it does not, delete the pods that use the claim.";
+    NO_NODE_AFFINITY = "NoNodeAffinity", Both:
+        "`persistentVolumeSpec.nodeAffinity.required` of the group is missing or matches no node.",
+        "Say there which nodes belong to the group.";
+    NO_PATH = "NoPath", Both:
+        "`persistentVolumeSpec` of the group has no `local.path`.",
+        "Say there in which folder of the nodes models are kept.";
+    INVALID_QUANTITY = "InvalidQuantity", Both:
+        "A quantity of the group's volume specs cannot be read.",
+        "Make a new node group: volume specs cannot be changed.";
+    INVALID_STORAGE_LIMIT = "InvalidStorageLimit", Group:
+        "`storageLimit` cannot be read; until it can, nothing new is planned.",
+        "Write a quantity there, for example `1700G`.";
+    STORAGE_LIMIT_EXCEEDED = "StorageLimitExceeded", Group:
+        "More is planned on a node than `storageLimit` allows; it stays, and nothing new is planned there.",
+        "Delete caches of the group, or raise `storageLimit`.";
+    AGENT_NOT_APPLIED = "AgentNotApplied", Group:
+        "The API server refused the group's agents or their volume.",
+        "The message holds its words; it is tried again.";
+
+    AVAILABLE = "Available", ReadyCache: "All copies are available.", "Nothing.";
+    DOWNLOADING = "Downloading", ReadyCache: "At least one copy is being downloaded, and none has failed.", "Wait.";
+    DOWNLOAD_PENDING = "DownloadPending", ReadyCache: "Downloads wait to begin.",
+        "Wait; where a message stands behind it, do what it says.";
+    DISABLED = "Disabled", ReadyCache: "Caching is disabled, and nothing new is planned.",
+        "Set `enabled` in section `localModel` of ConfigMap `inferenceservice-config`.";
+    NO_NODES = "NoNodes", ReadyCache: "No node matches the node groups.",
+        "Label a node, or mend the node affinity of the group.";
+    NODE_NOT_READY = "NodeNotReady", ReadyCache: "A node that keeps a copy is not ready.", "Look at the node.";
+    AGENTS_APPLIED = "AgentsApplied", ReadyGroup: "Volumes and agents are as wanted.", "Nothing.";
+
+    DOWNLOAD_FAILED = "DownloadFailed", Failure: "A download failed; the initializer gave no better reason.",
+        "The message holds the last line of its log; it is tried again.";
+    JOB_FAILED = "JobFailed", Failure: "A download Job failed, and none of its pods says why.",
+        "Look at the Job's Events.";
+    POD_FAILED = "PodFailed", Failure: "A download pod failed before its container ran.", "Look at the pod.";
+    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded", Failure:
+        "The pods of a download Job failed and are gone.", "Look at the Job's Events.";
+    DEADLINE_EXCEEDED = "DeadlineExceeded", Failure: "A download Job took longer than it may.",
+        "Look how fast the download was.";
+    OOM_KILLED = "OOMKilled", Failure: "The download container used more memory than its limit.",
+        "Raise the limit in the ClusterStorageContainer.";
+    EVICTED = "Evicted", Failure: "The kubelet evicted the download pod.", "Look what the node was short of.";
+    NOTHING_DOWNLOADED = "NothingDownloaded", Failure: "A Job succeeded, but wrote no complete model.",
+        "Look whether the initializer writes into the folder that it is given.";
+    COPY_VANISHED = "CopyVanished", Copy: "A copy that was complete is not any more; it is fetched again.",
+        "Find out who changes files on the disk.";
+    JOB_TERMINATING = "JobTerminating", Copy: "The Job of an earlier download is in deletion.", "Wait.";
+    UNSCHEDULABLE = "Unschedulable", Copy: "The scheduler finds no place for the download pod.",
+        "The message holds its words.";
+    SECRET_NOT_FOUND = "SecretNotFound", Copy: "A secret that the download needs does not exist.",
+        "Make the secret in the job namespace.";
+    CONTAINER_CONFIG = "CreateContainerConfigError", Copy: "The download container cannot be made.",
+        "The message holds the kubelet's words.";
+    CONTAINER_ERROR = "CreateContainerError", Copy: "The download container cannot be made.",
+        "The message holds the kubelet's words.";
+    IMAGE_PULL = "ErrImagePull", Copy: "The initializer's image cannot be pulled.",
+        "Mend its name, or name a pull secret in `localModelAgentPod.imagePullSecrets`.";
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff", Copy: "The initializer's image cannot be pulled; it is tried again.",
+        "Mend its name, or name a pull secret in `localModelAgentPod.imagePullSecrets`.";
+    INVALID_IMAGE_NAME = "InvalidImageName", Copy: "The initializer's image has no valid name.", "Mend its name.";
+    KSERVES_COPY_DAMAGED = "KServesCopyDamaged", Gate:
+        "The copy that KServe made for a namespace's services is not whole any more.",
+        "Delete the service's claim and its pods: they come back with the namespace's own copy.";
+
+    DISK_NOT_WRITABLE = "DiskNotWritable", Disk: "The agent cannot write to the node group's disk.",
+        "Give the user id that the message names write access, or mend the disk.";
+    INVALID_NAMESPACE = "InvalidNamespace", Copy: "The entry names a namespace that cannot exist.",
+        "Look who else writes LocalModelNodes.";
+
+    INVALID_SOURCE = "InvalidSource", Failure: "`sourceModelUri` is not valid.", "Make a cache with another one.";
+    UNSUPPORTED_SCHEME = "UnsupportedScheme", Failure: "The scheme of `sourceModelUri` is not supported.",
+        "Use another source, or a ClusterStorageContainer that supports it.";
+    INVALID_CONFIGURATION = "InvalidConfiguration", Failure: "A setting of the downloader is not valid.",
+        "Mend the variable that the message names.";
+    REPOSITORY_NOT_FOUND = "RepositoryNotFound", Failure: "The repository does not exist, or is private.",
+        "Check its name and the token.";
+    REVISION_NOT_FOUND = "RevisionNotFound", Failure: "The repository has no such revision.", "Check its name.";
+    FILE_NOT_FOUND = "FileNotFound", Failure: "A file of the commit does not exist.", "Check the source.";
+    NOT_FOUND = "NotFound", Failure: "The source does not exist, or holds nothing.", "Check its name.";
+    SOURCE_CHANGED = "SourceChanged", Failure: "The source changed while it was downloaded.", "It is tried again.";
+    REPOSITORY_GATED = "RepositoryGated", Failure: "The repository is gated.",
+        "Accept its licence on the page that the message names, and give a token.";
+    TOKEN_MISSING = "TokenMissing", Failure: "The repository needs a token, and none is given.",
+        "Put one into key `HF_TOKEN` of the secret that the ClusterStorageContainer names.";
+    TOKEN_INVALID = "TokenInvalid", Failure: "The hub does not accept the token.", "Replace it.";
+    ACCESS_DENIED = "AccessDenied", Failure: "The credentials may not read the source.",
+        "Give them read access, or use others.";
+    SOURCE_REFUSED = "SourceRefused", Failure: "The source gave an answer that ends the download.",
+        "The message holds the answer.";
+    SOURCE_UNAVAILABLE = "SourceUnavailable", Failure: "The source could not be reached, or failed, time and again.",
+        "Look at the route to it: proxy, firewall, name resolution.";
+    RATE_LIMITED = "RateLimited", Failure: "The source limits how often this address or token may ask.",
+        "Wait, or use a token with a higher limit.";
+    CERTIFICATE_NOT_TRUSTED = "CertificateNotTrusted", Failure: "The certificate of the source is not trusted.",
+        "Give the downloader the file of your certificate authority (`SSL_CERT_FILE`).";
+    NOTHING_SELECTED = "NothingSelected", Failure: "The source has no file that is to be downloaded.",
+        "Mend the allow and ignore patterns.";
+    CHECKSUM_MISMATCH = "ChecksumMismatch", Failure: "A file's bytes are not what the source says, twice.",
+        "Look for a proxy or a mirror that changes them.";
+    UNSAFE_FILE_NAME = "UnsafeFileName", Failure: "A file of the source would be written outside its folder.",
+        "Do not use this source.";
+    DISK_FULL = "DiskFull", Failure: "The disk has no room for the model.",
+        "Free some space: the disk holds more than its node group plans.";
+    DISK_ERROR = "DiskError", Failure: "The disk refused a call.", "The message holds the system's words.";
+    MANIFEST_DAMAGED = "ManifestDamaged", Failure: "The manifest of a copy cannot be read.",
+        "Delete the folder that the message names.";
+    NO_COPY = "NoCopy", Failure: "There is no copy to verify.", "Download it first.";
+    INTERRUPTED = "Interrupted", Failure: "The downloader was told to stop.", "It is tried again, from where it was.";
+
+    DOWNLOADED = "Downloaded", Event: "Normal, on a cache: a complete copy is on a node.", "Nothing.";
+    AGENT_IMAGE_REPLACED = "AgentImageReplaced", Event:
+        "Warning, on a node group: `localModelAgentImage` is KServe's agent, which cannot run as ours.",
+        "Take the key away, or name an image of localmodel.";
+    STANDING_BACK = "StandingBack", Event:
+        "Warning, on the Deployment of KServe's local-model controller: while it runs, nothing is written.",
+        "Scale that Deployment to 0.";
+    INVALID_SETTINGS = "InvalidSettings", Event:
+        "Warning, on ConfigMap `inferenceservice-config`: a key cannot be read; the last good settings stay.",
+        "Mend the key that the message names.";
+
+    NO_AGENT = "NoAgent", Gate: "No agent has said anything about the copy on this node.",
+        "Look at the agent's pod on the node.";
+    NO_PROGRESS = "NoProgress", Gate: "The copy on this node has not come nearer for too long.",
+        "Look at the cache's status.";
+}
+
+/// What metrics say for a word that is not in the list: a kubelet, or another initializer, has made it up.
+pub const OTHER: &str = "Other";
+
+/// The word, if it is in the list.
+pub fn listed(word: &str) -> &'static str {
+    ALL.iter().map(|entry| entry.reason.as_str()).find(|listed| *listed == word).unwrap_or(OTHER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_word_stands_once_and_can_be_a_reason_of_kubernetes() {
+        let words: BTreeSet<&str> = ALL.iter().map(|entry| entry.reason.as_str()).collect();
+        assert_eq!(words.len(), ALL.len(), "a word stands twice");
+        for word in words {
+            assert!(
+                word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphanumeric),
+                "{word}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_not_listed_is_another() {
+        assert_eq!((listed("TokenMissing"), listed("made up"), listed("")), ("TokenMissing", OTHER, OTHER));
+    }
+}

@@ -1,0 +1,109 @@
+//! Logs, health checks and metrics of the long-running commands.
+
+pub mod metrics;
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::routing::get;
+use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::download::progress::Above;
+use crate::error::{Doing, Error};
+use crate::plan::agent::METRICS_PATH;
+
+/// Starts logging to standard error: text on a terminal or with `LOG_FORMAT=text`, else JSON with
+/// `LOG_FORMAT=json`. `RUST_LOG` sets the level; `info` without it.
+pub fn init() {
+    init_to(std::io::stderr);
+}
+
+/// The same, above the progress bars of a download.
+pub fn init_above(bars: Above) {
+    init_to(move || bars.clone());
+}
+
+fn init_to<W>(writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error,kube_runtime=error"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
+        builder.json().flatten_event(true).init();
+    } else {
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        builder.with_ansi(terminal).init();
+    }
+}
+
+/// Serves [`router`] on this port; ends only with an error.
+pub async fn serve(port: u16, router: Router) -> Result<(), Error> {
+    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let listener =
+        tokio::net::TcpListener::bind(address).await.doing(|| format!("listening on {address}"))?;
+    axum::serve(listener, router).await.doing(|| "serving health checks and metrics".into())
+}
+
+/// Answers `/healthz` always, `/readyz` once `waiting_for` has nothing to name, until when it says what it is
+/// waiting for, and `/metrics` with what `metrics` says (O2).
+pub fn router<W, M>(waiting_for: W, metrics: M) -> Router
+where
+    W: Fn() -> Vec<String> + Clone + Send + Sync + 'static,
+    M: Fn() -> String + Clone + Send + Sync + 'static,
+{
+    let ready = move || async move {
+        let missing = waiting_for();
+        if missing.is_empty() {
+            (StatusCode::OK, "ok\n".to_owned())
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", missing.join(", ")))
+        }
+    };
+    let metrics = move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics()) };
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route(METRICS_PATH, get(metrics))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn readiness_says_what_it_waits_for_and_metrics_come_in_prometheus_format() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let waits = Arc::new(AtomicBool::new(true));
+        let asked = waits.clone();
+        let missing = move || {
+            if asked.load(Ordering::Relaxed) {
+                vec!["nodes".to_owned(), "webhook".to_owned()]
+            } else {
+                vec![]
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router(missing, || "a 1\n".to_owned())).await });
+        let get = async |path: &str| reqwest::get(format!("http://{address}{path}")).await.unwrap();
+        assert_eq!(get("/healthz").await.status(), 200);
+        let ready = get("/readyz").await;
+        assert_eq!(
+            (ready.status().as_u16(), &*ready.text().await.unwrap()),
+            (503, "waiting for nodes, webhook\n")
+        );
+        waits.store(false, Ordering::Relaxed);
+        assert_eq!(get("/readyz").await.status(), 200);
+        let metrics = get("/metrics").await;
+        assert_eq!(metrics.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        assert_eq!(metrics.text().await.unwrap(), "a 1\n");
+    }
+}
