@@ -31,4 +31,6 @@ pub mod volumes;
 pub mod webhooks;
 
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod samples;
