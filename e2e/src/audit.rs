@@ -15,6 +15,9 @@ const ACCOUNTS: &str = "system:serviceaccount:kserve:localmodel";
 /// The verbs that change nothing, as they stand in a line.
 const READS: &str = r#""verb":"(get|list|watch)""#;
 
+/// The user agent of tests that ask as one of our accounts; what they try is left out.
+pub const TRIES: &str = "localmodel-e2e-tries";
+
 /// A request that the API server saw.
 #[derive(Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
@@ -29,6 +32,9 @@ pub struct Request {
     pub request_uri: String,
     /// Who asked.
     pub user: User,
+    /// Which program asked.
+    #[serde(default)]
+    pub user_agent: String,
     /// What was asked for; a name is there for a list or watch of one object too.
     #[serde(default)]
     pub object_ref: Object,
@@ -80,8 +86,7 @@ pub struct Answer {
 /// All requests of our accounts since a time.
 pub async fn requests(since: Timestamp) -> Result<Vec<Request>> {
     let lines = on_node("kind-control-plane", &format!("grep -h {ACCOUNTS} {LOGS} || true")).await?;
-    let requests = lines.lines().filter_map(|line| serde_json::from_str::<Request>(line).ok());
-    Ok(requests.filter(|request| request.received >= since).collect())
+    Ok(parsed(&lines).filter(|request| request.received >= since).collect())
 }
 
 /// All writes of our accounts so far, leases excepted.
@@ -89,6 +94,10 @@ pub async fn writes() -> Result<BTreeSet<Request>> {
     // Only these lines leave the node: the whole log is long.
     let script = format!("grep -h {ACCOUNTS} {LOGS} | grep -Ev '{READS}' || true");
     let lines = on_node("kind-control-plane", &script).await?;
-    let writes = lines.lines().filter_map(|line| serde_json::from_str::<Request>(line).ok());
-    Ok(writes.filter(|write| !write.request_uri.contains("/leases/")).collect())
+    Ok(parsed(&lines).filter(|write| !write.request_uri.contains("/leases/")).collect())
+}
+
+fn parsed(lines: &str) -> impl Iterator<Item = Request> {
+    let requests = lines.lines().filter_map(|line| serde_json::from_str::<Request>(line).ok());
+    requests.filter(|request| request.user_agent != TRIES)
 }

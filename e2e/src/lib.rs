@@ -1,6 +1,7 @@
 //! The end-to-end harness: our operator, agents and Jobs on a real cluster, against a hub of our own.
 //! Everything is real but the hub and the weights.
 
+pub mod accounts;
 pub mod audit;
 pub mod command;
 pub mod dump;

@@ -39,4 +39,6 @@ pub mod volumes;
 pub mod webhooks;
 
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod samples;

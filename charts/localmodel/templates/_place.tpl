@@ -1,6 +1,7 @@
 {{- /* The text of a file with the release's namespaces and image in it. */ -}}
 {{- define "localmodel.text" -}}
 {{- $text := .text | replace "kserve-localmodel-jobs" .root.Values.localModel.jobNamespace -}}
+{{- $text = $text | replace "system:serviceaccount:kserve:" (printf "system:serviceaccount:%s:" .root.Release.Namespace) -}}
 {{- $text = regexReplaceAll "namespace: kserve([\\s,}])" $text (printf "namespace: %s${1}" .root.Release.Namespace) -}}
 {{- regexReplaceAll "image: localmodel(\\s)" $text (printf "image: %s${1}" .root.Values.image) -}}
 {{- end -}}

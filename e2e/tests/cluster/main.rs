@@ -13,6 +13,7 @@ mod healing;
 mod matching;
 mod namespace_caches;
 mod nodes;
+mod privileges;
 mod restarts;
 mod services;
 mod tenants;
