@@ -124,6 +124,7 @@ impl Plan {
                 copies: &copies,
                 users: &[],
                 problems: Vec::new(),
+                stuck: &BTreeMap::new(),
                 now: at(c.hours * HOUR + second),
             })
         };

@@ -188,7 +188,7 @@ impl World {
         }
         let object = self.local(n, &local);
         let outcome = self.outcome(c, n, g, said, &local, &object);
-        let none = local_status::disk(None, None);
+        let none = local_status::disk(&local_status::DiskView::default());
         let all = &object.spec.local_models;
         let status = local_status::status(&local.status.0, all, &self.names[g], &outcome.status, none);
         if self.write_status(c, n, watch, &local, status, pen) {
@@ -223,9 +223,12 @@ impl World {
             vouched: &BTreeSet::new(),
             disk: &self.inventory(&disk.models, &disk.incoming),
             unwritable: &BTreeMap::new(),
+            full: None,
             jobs: &jobs,
             progress: &BTreeMap::new(),
             before: &said.unwrap_or_else(|| local_status::said(&local.status.0)),
+            recipes: &BTreeMap::new(),
+            tried: &BTreeMap::new(),
             enabled: true,
             job_ttl: SignedDuration::from_secs(HOUR),
             now: self.now(c),

@@ -92,6 +92,7 @@ impl World {
             spec: &self.catalogue[*no].1,
             created: Some(at(i64::from(cache.born))),
             deleting: cache.deleting,
+            fetchable: true,
         };
         caches.iter().map(planned).collect()
     }
@@ -158,6 +159,7 @@ impl World {
                 Some((hour, false)) => JobPhase::Failed(at(hour * HOUR), Problem::new("Failed", "by chance")),
             },
             deleting: job.deleting,
+            recipe: None,
             started: Some(at(0)),
         }
     }
@@ -182,7 +184,7 @@ pub type Folders = BTreeMap<CopyNo, Files>;
 
 fn folder(files: Files) -> Folder {
     match files {
-        Files::Whole => Folder::Complete { bytes: 6 },
+        Files::Whole => Folder::Complete { bytes: 6, files: 1 },
         Files::Damaged => Folder::Damaged,
         Files::Nothing => Folder::Empty,
     }

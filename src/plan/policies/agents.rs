@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::api::{ClusterStorageContainer, ModelEntry};
+use crate::plan::credentials::Injection;
 use crate::plan::job::{Download, job};
 use crate::plan::names::{self, CacheKey};
+use crate::plan::recipe::Recipe;
 use crate::plan::samples::{OWN_IMAGE, URI, config, entry, entry_of, from, hf_hub};
 
 const POLICIES: &str = include_str!("../../../deploy/base/agent-policies.yaml");
@@ -40,8 +42,10 @@ fn made(node: &str, entry: &ModelEntry, containers: &[ClusterStorageContainer]) 
         containers: &containers,
         own_image: OWN_IMAGE,
         restricted: false,
+        credentials: &Injection::default(),
     };
-    json!(job(&download, &names::job(&CacheKey::of(entry), node)).unwrap())
+    let recipe = Recipe { pod: "pod".into(), secrets: "secrets".into() };
+    json!(job(&download, &recipe, &names::job(&CacheKey::of(entry), node)).unwrap())
 }
 
 fn creates(node: &str, job: Value) -> Option<String> {
