@@ -110,8 +110,8 @@ fn told(pod: &Pod, events: &[&Event]) -> Option<String> {
     let uid = pod.uid()?;
     let of_pod = events.iter().filter(|event| event.involved_object.uid.as_deref() == Some(uid.as_str()));
     let newest = of_pod.max_by_key(|event| when(event))?;
-    let reason = newest.reason.as_deref().unwrap_or("Failed");
-    newest.message.as_ref().map(|message| format!("{reason}: {message}"))
+    let reason = newest.reason.as_ref().map(|reason| format!("{reason}: ")).unwrap_or_default();
+    newest.message.as_ref().map(|message| reason + message)
 }
 
 fn when(event: &Event) -> Option<Timestamp> {

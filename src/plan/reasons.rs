@@ -89,6 +89,19 @@ reasons! {
     VOLUMES_TERMINATING = "VolumesTerminating", Both:
         "A volume or claim of an earlier object of this name is still in deletion.",
         "It goes by itself; where it does not, delete the pods that use the claim.";
+    VOLUMES_OUTDATED = "VolumesOutdated", Both:
+        "The volume specs of a node group were changed; volumes keep what the group said when they were made.",
+        "Put the specs back, or make a new node group with the new ones.";
+    AGENT_NOT_RUNNING = "AgentNotRunning", Both:
+        "The agent of a node group does not run on a node; the message holds the kubelet's or scheduler's words.",
+        "Do what these words ask for: make the folder, mend the image, free room, or tolerate the taint.";
+    PROGRESSING = "Progressing", Cache: "True while copies are still to come by themselves.", "Wait.";
+    DEGRADED = "Degraded", Cache: "True when something does not come right by itself.", "Read the message.";
+    CREDENTIALS_NOT_READY = "CredentialsNotReady", Cache:
+        "The credentials that a namespace cache names cannot be given to its download Jobs.",
+        "Make or mend the secret or service account that the message names.";
+    DISK_UNUSABLE = "DiskUnusable", Group: "The disk of a node cannot be used.",
+        "Do what the message says: it names node, folder and user id.";
     NO_NODE_AFFINITY = "NoNodeAffinity", Both:
         "`persistentVolumeSpec.nodeAffinity.required` of the group is missing or matches no node.",
         "Say there which nodes belong to the group.";
@@ -109,6 +122,8 @@ reasons! {
         "The message holds its words; it is tried again.";
 
     AVAILABLE = "Available", ReadyCache: "All copies are available.", "Nothing.";
+    SETTLED = "Settled", ReadyCache: "Of condition `Progressing`: no download is under way or due.", "Nothing.";
+    AS_EXPECTED = "AsExpected", ReadyCache: "Of condition `Degraded`: nothing stands in the way.", "Nothing.";
     DOWNLOADING = "Downloading", ReadyCache: "At least one copy is being downloaded, and none has failed.", "Wait.";
     DOWNLOAD_PENDING = "DownloadPending", ReadyCache: "Downloads wait to begin.",
         "Wait; where a message stands behind it, do what it says.";
@@ -135,11 +150,28 @@ reasons! {
         "Look whether the initializer writes into the folder that it is given.";
     COPY_VANISHED = "CopyVanished", Copy: "A copy that was complete is not any more; it is fetched again.",
         "Find out who changes files on the disk.";
+    COPY_DAMAGED = "CopyDamaged", Copy: "Files of a copy that was complete are damaged; these alone are fetched again.",
+        "Look at the disk's health where it happens again.";
     JOB_TERMINATING = "JobTerminating", Copy: "The Job of an earlier download is in deletion.", "Wait.";
     UNSCHEDULABLE = "Unschedulable", Copy: "The scheduler finds no place for the download pod.",
         "The message holds its words.";
     SECRET_NOT_FOUND = "SecretNotFound", Copy: "A secret that the download needs does not exist.",
         "Make the secret in the job namespace.";
+    SECRET_KEY_NOT_FOUND = "SecretKeyNotFound", Copy: "A secret lacks a key that the download needs.",
+        "Put the key that the message names into the secret.";
+    SECRET_INVALID = "SecretInvalid", Copy: "A secret holds something that cannot be read.",
+        "Mend the key that the message names.";
+    SERVICE_ACCOUNT_NOT_FOUND = "ServiceAccountNotFound", Copy: "The cache's service account does not exist.",
+        "Make it where the message says, or take `serviceAccountName` out of the cache.";
+    CREDENTIALS_UNREADABLE = "CredentialsUnreadable", Copy: "The credentials could not be read from the API server.",
+        "It is tried again; the message holds the answer.";
+    CREDENTIALS_NOT_COPIED = "CredentialsNotCopied", Copy:
+        "The operator has not yet copied the credentials of a namespace cache to its download Jobs.",
+        "Wait; where it lasts, look at the operator's log.";
+    NOT_WANTED = "NotWanted", Copy: "The list of the node is about to change: no Job is made for the copy.", "Wait.";
+    CREDENTIALS_FORBIDDEN = "CredentialsForbidden", Copy:
+        "The operator may not read secrets of the cache's namespace.",
+        "Bind ClusterRole `localmodel-operator-credentials` in that namespace.";
     CONTAINER_CONFIG = "CreateContainerConfigError", Copy: "The download container cannot be made.",
         "The message holds the kubelet's words.";
     CONTAINER_ERROR = "CreateContainerError", Copy: "The download container cannot be made.",
@@ -202,6 +234,9 @@ reasons! {
     AGENT_IMAGE_REPLACED = "AgentImageReplaced", Event:
         "Warning, on a node group: `localModelAgentImage` is KServe's agent, which cannot run as ours.",
         "Take the key away, or name an image of localmodel.";
+    INVALID_EXPRESSION = "InvalidExpression", Event:
+        "Warning, on a ClusterStorageContainer: a regular expression cannot be read, and supports nothing.",
+        "Mend the expression that the message names.";
     STANDING_BACK = "StandingBack", Event:
         "Warning, on the Deployment of KServe's local-model controller: while it runs, nothing is written.",
         "Scale that Deployment to 0.";

@@ -384,7 +384,7 @@ fn problems(conditions: &[Condition], copies: &Counts) -> Vec<Told> {
         let ready = conditions.iter().find(|c| c.type_ == READY && c.status != "True");
         let silent = || {
             Told {
-            reason: "NoCopies".into(),
+            reason: "NoNodes".into(),
             message: "no node is planned to keep it: see that the operator runs, that caching is enabled and that its node groups match nodes".into(),
         }
         };

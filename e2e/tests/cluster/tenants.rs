@@ -24,7 +24,8 @@ async fn a_namespace_cache_cannot_name_what_belongs_to_another_tenant_or_to_the_
         // KServe's storage secret of the job namespace, which cluster caches may name.
         let config = r#"{"type": "s3", "access_key_id": "a"}"#;
         apply(&secret(JOBS, "storage-config", &format!("thief: '{config}'"))).await?;
-        cache(&world, &thief, "k", &source, "storage: {key: thief}").await?;
+        // Another source: of caches that share a copy all tell the same.
+        cache(&world, &thief, "k", "hf://thief/k", "storage: {key: thief}").await?;
         for (name, reason) in [("m", "ServiceAccountNotFound"), ("k", "SecretNotFound")] {
             let detail = until_reason(&world, &thief, name, reason).await?;
             let message = detail.message.context("a message")?;

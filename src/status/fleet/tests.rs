@@ -83,7 +83,7 @@ fn on_kserves_own_definitions_phases_are_all_there_is() {
     assert_eq!(mixtral.copies, expected);
     assert!((mixtral.part() - 0.2).abs() < 1e-9, "one of five, each as large as the cache asks for");
     let falcon = fleet.caches.iter().find(|cache| cache.name == "falcon-180b").unwrap();
-    assert_eq!((falcon.state, falcon.problems[0].reason.as_str()), (State::Blocked, "NoCopies"));
+    assert_eq!((falcon.state, falcon.problems[0].reason.as_str()), (State::Blocked, "NoNodes"));
 }
 
 #[test]
