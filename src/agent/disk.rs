@@ -432,21 +432,21 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
 
 /// What a folder holds, and what is wrong with it where it is damaged.
 fn look(path: &Path) -> (Folder, Option<String>) {
-    let damaged = |why: String| (Folder::Damaged, Some(why));
+    let bad = |why: String| (Folder::Damaged, Some(why));
     match Manifest::read(path) {
         Ok(Some(manifest)) => match manifest.damaged(path) {
             Ok(damages) if damages.is_empty() => {
                 let bytes = manifest.files.iter().map(|file| file.size).sum();
                 (Folder::Complete { bytes, files: manifest.files.len() as u64 }, None)
             }
-            Ok(damages) => damaged(in_words(&damages)),
-            Err(error) => damaged(format!("its files cannot be looked at: {error}")),
+            Ok(damages) => bad(in_words(&damages)),
+            Err(error) => bad(format!("its files cannot be looked at: {error}")),
         },
         Ok(None) if names(path).is_ok_and(|names| names.iter().all(|name| adopt::is_aside(name))) => {
             (Folder::Empty, None)
         }
         Ok(None) => (Folder::Bare, None),
-        Err(error) => damaged(error.to_string()),
+        Err(error) => bad(error.to_string()),
     }
 }
 

@@ -188,8 +188,8 @@ impl<S: Fn() -> Settings> Scrub<S> {
             let begun = Instant::now();
             let read = off_the_loop(move || Ok(hash_some(scan, hasher))).await?;
             let length = match read {
-                Ok((length, on, hashed)) => {
-                    (scan, hasher) = (on, hashed);
+                Ok((length, rest, so_far)) => {
+                    (scan, hasher) = (rest, so_far);
                     length
                 }
                 Err(error) => return Ok(Some((unreadable(file, &error), bytes))),
