@@ -35,12 +35,15 @@ pub(super) async fn run(context: Arc<Context>) {
 fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelNodeGroup>> {
     match touched {
         // How full its nodes are planned follows from their lists and from the caches' sizes.
-        Touched::All | Touched::Cache(_) | Touched::LocalNode(_) => all(&stores.groups.store),
+        Touched::All
+        | Touched::Cache(_)
+        | Touched::LocalNode(_)
+        | Touched::Node(_)
+        | Touched::Agents(None) => all(&stores.groups.store),
         Touched::Group(name) => vec![ObjectRef::new(name)],
-        Touched::Owned { cache: None, group: Some(label), .. } => of_label(stores, label),
-        Touched::Agents(None) => all(&stores.groups.store),
-        Touched::Agents(Some(label)) => of_label(stores, label),
-        Touched::Node(_) => all(&stores.groups.store),
+        Touched::Agents(Some(label)) | Touched::Owned { cache: None, group: Some(label), .. } => {
+            of_label(stores, label)
+        }
         Touched::Owned { .. } => Vec::new(),
     }
 }

@@ -11,7 +11,7 @@ mod agents;
 
 /// What the API server asks a policy about.
 #[derive(Clone, Debug, Default)]
-struct Request {
+struct Asked {
     /// Who asks for what.
     request: Value,
     object: Value,
@@ -28,7 +28,7 @@ fn policy(manifest: &str, name: &str) -> Value {
 }
 
 /// Nothing, or why the policy refuses the request.
-fn refusal(policy: &Value, asked: &Request) -> Option<String> {
+fn refusal(policy: &Value, asked: &Asked) -> Option<String> {
     let mut variables = HashMap::new();
     let list = |key: &str| policy[key].as_array().cloned().unwrap_or_default();
     for condition in list("matchConditions") {
@@ -55,7 +55,7 @@ fn refusal(policy: &Value, asked: &Request) -> Option<String> {
     }
 }
 
-fn evaluated(expression: &Value, asked: &Request, variables: &HashMap<String, Cel>) -> Result<Cel, String> {
+fn evaluated(expression: &Value, asked: &Asked, variables: &HashMap<String, Cel>) -> Result<Cel, String> {
     let mut context = Context::default().with_all();
     let known = [
         ("request", &asked.request),

@@ -235,7 +235,7 @@ reasons! {
         "Warning, on a node group: `localModelAgentImage` is KServe's agent, which cannot run as ours.",
         "Take the key away, or name an image of localmodel.";
     INVALID_EXPRESSION = "InvalidExpression", Event:
-        "Warning, on a ClusterStorageContainer: a regular expression cannot be read, and supports nothing.",
+        "Warning, on a `ClusterStorageContainer`: a regular expression cannot be read, and supports nothing.",
         "Mend the expression that the message names.";
     STANDING_BACK = "StandingBack", Event:
         "Warning, on the Deployment of KServe's local-model controller: while it runs, nothing is written.",

@@ -82,8 +82,8 @@ impl Plan {
             [(_, group)] if groups.contains(group) => Ok(()),
             [] if groups.is_empty() => Ok(()),
             [] => {
-                let first = world.catalogue[no].1.node_groups.iter();
-                let first = first.filter_map(|name| groups.iter().find(|g| world.names[**g] == *name)).next();
+                let mut first = world.catalogue[no].1.node_groups.iter();
+                let first = first.find_map(|name| groups.iter().find(|g| world.names[**g] == *name));
                 let group = *first.ok_or("has no group")?;
                 let mut with = local.spec.clone();
                 with.push((no, group));

@@ -11,6 +11,7 @@
 //! `LOCALMODEL_DISTURBANCES` says how many disturbances a run may have.
 
 #![allow(clippy::unwrap_used)] // helpers of tests stand outside the tests
+#![allow(clippy::unused_self)] // the steps are those of one world, whether they need its names or not
 
 mod cluster;
 mod goal;

@@ -141,19 +141,17 @@ impl Plan {
             let name = self.world.name_of(no);
             match c.caches.get(&no) {
                 Some(cache) if !cache.deleting => all.push(D::Delete(no)),
-                Some(_) => {}
                 None if c.caches.keys().all(|other| self.world.name_of(*other) != name) => {
-                    all.push(D::Create(no))
+                    all.push(D::Create(no));
                 }
-                None => {}
+                _ => {}
             }
         }
         for (n, machine) in c.machines.iter().enumerate() {
             match &machine.node {
                 Some(node) => {
-                    all.extend((0..self.world.groups.len()).map(|g| match node.groups.contains(&g) {
-                        true => D::NodeLeaves(n, g),
-                        false => D::NodeJoins(n, g),
+                    all.extend((0..self.world.groups.len()).map(|g| {
+                        if node.groups.contains(&g) { D::NodeLeaves(n, g) } else { D::NodeJoins(n, g) }
                     }));
                     all.extend([D::NodeIsDeleted(n), D::ReadinessFlips(n)]);
                 }
@@ -202,7 +200,7 @@ impl Plan {
                 let machine = &mut c.machines[n];
                 machine.node = Some(NodeObject { groups, warm: BTreeMap::new(), ready: true });
                 if matches!(disturbance, D::NodeComesBackEmpty(_)) {
-                    machine.disk = Default::default();
+                    machine.disk = crate::cluster::Disk::default();
                 }
                 c.written(|watch| watch == Watch::Node(n), Lag::Replaced);
             }

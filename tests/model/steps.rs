@@ -404,7 +404,7 @@ impl World {
                     let node = machine.node.as_ref().filter(|node| !node.groups.is_empty());
                     node.is_some_and(|node| !node.groups.contains(group))
                 };
-                groups.is_empty() || !groups.iter().all(|group| left(group))
+                groups.is_empty() || !groups.iter().all(left)
             };
             let models = machine.disk.models.keys().copied();
             let let_go: Vec<_> = models.filter(|copy| !needed.contains(copy) || !stays(copy)).collect();
@@ -422,7 +422,9 @@ impl World {
                 && c.caches.get(no).is_none_or(|cache| cache.born != *born)
         });
         faults.extend(orphan.map(|(no, _)| format!("cache {no} has gone without its volumes")));
-        faults.into_iter().for_each(|fault| c.blame(fault));
+        for fault in faults {
+            c.blame(fault);
+        }
     }
 
     /// The first cache of the catalogue with the same name.

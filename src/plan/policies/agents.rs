@@ -50,7 +50,7 @@ fn made(node: &str, entry: &ModelEntry, containers: &[ClusterStorageContainer]) 
 
 fn creates(node: &str, job: Value) -> Option<String> {
     let name = job["metadata"]["name"].as_str().unwrap().to_owned();
-    let asked = Request { request: by_agent(node, "CREATE", "", &name), object: job, ..Request::default() };
+    let asked = Asked { request: by_agent(node, "CREATE", "", &name), object: job, ..Asked::default() };
     refusal(&jobs(), &asked)
 }
 
@@ -144,7 +144,7 @@ fn an_agent_deletes_the_jobs_of_its_node_kserves_too_and_changes_none() {
     let asks = |operation, subresource, job: &Value| {
         let old = if operation == "CREATE" { Value::Null } else { job.clone() };
         let request = by_agent(NODE, operation, subresource, "j");
-        refusal(&jobs(), &Request { request, object: job.clone(), old, ..Request::default() })
+        refusal(&jobs(), &Asked { request, object: job.clone(), old, ..Asked::default() })
     };
     let ours = made(NODE, &entry(), &[]);
     let another = made("another", &entry(), &[]);
@@ -169,7 +169,7 @@ fn an_agent_deletes_the_jobs_of_its_node_kserves_too_and_changes_none() {
 fn an_agent_writes_the_status_of_its_own_node_and_nothing_else_of_any() {
     let asks = |operation, subresource, name| {
         let request = by_agent(NODE, operation, subresource, name);
-        refusal(&nodes(), &Request { request, ..Request::default() })
+        refusal(&nodes(), &Asked { request, ..Asked::default() })
     };
     assert_eq!(asks("UPDATE", "status", NODE), None);
     let refused = asks("UPDATE", "status", "another").unwrap();
@@ -191,16 +191,16 @@ fn a_token_that_names_no_node_may_do_nothing_and_other_accounts_are_not_asked() 
         if let Some(extra) = extra {
             request["userInfo"]["extra"] = extra;
         }
-        let refused = refusal(&nodes(), &Request { request: request.clone(), ..Request::default() }).unwrap();
+        let refused = refusal(&nodes(), &Asked { request: request.clone(), ..Asked::default() }).unwrap();
         assert!(refused.contains("names no node"), "{refused}");
         request["operation"] = json!("CREATE");
         let object = made(NODE, &entry(), &[]);
-        let asked = Request { request, object, ..Request::default() };
+        let asked = Asked { request, object, ..Asked::default() };
         assert!(refusal(&jobs(), &asked).unwrap().contains("names no node"));
     }
     let mut request = by_agent("another", "DELETE", "", NODE);
     request["userInfo"]["username"] = json!("system:serviceaccount:kserve:localmodel-operator");
-    let asked = Request { request, old: made(NODE, &entry(), &[]), ..Request::default() };
+    let asked = Asked { request, old: made(NODE, &entry(), &[]), ..Asked::default() };
     assert_eq!(refusal(&nodes(), &asked), None);
     assert_eq!(refusal(&jobs(), &asked), None);
 }
