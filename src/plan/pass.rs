@@ -18,17 +18,14 @@ use crate::download::ProgressReport;
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
 /// The longest wait before a failed download is tried again.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
-
 /// A disk, or a part of it, cannot be written (A2).
 pub const DISK_NOT_WRITABLE: &str = "DiskNotWritable";
 /// A disk has no room left, or not enough of it (F4).
 pub const DISK_FULL: &str = "DiskFull";
-
 /// A complete copy has become a damaged one (A5).
 pub const COPY_DAMAGED: &str = "CopyDamaged";
 /// A complete copy is not there any more (A5).
 pub const COPY_VANISHED: &str = "CopyVanished";
-
 /// How often the progress of a download is looked at (A8).
 pub const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(5);
 
