@@ -261,8 +261,9 @@ impl Disk {
         let of_namespaces = areas.into_iter().filter(|name| is_namespace(name)).map(Some);
         let others = [None].into_iter().chain(of_namespaces).filter(|area| *area != copy.namespace);
         for namespace in others {
-            let other = self.path(MODELS, &CopyKey { namespace, key: copy.key.clone() });
-            if !self.is_folder(&other) || !is_complete(&other) {
+            let theirs = CopyKey { namespace, key: copy.key.clone() };
+            let other = self.path(MODELS, &theirs);
+            if !self.is_folder(&other) || !matches!(self.look(&theirs, &other).0, Folder::Complete { .. }) {
                 continue;
             }
             let Ok(Some(manifest)) = Manifest::read(&other) else { continue };

@@ -72,8 +72,9 @@ fn is_waiting<C: CacheKind>(cache: &C) -> bool {
 /// Whether a cache has copies that an agent has still to bring about, or waits for one.
 fn waits_for_agents<C: CacheKind>(cache: &C) -> bool {
     let Some(status) = cache.status() else { return true };
-    let is_open = |phase: &NodeStatus| !matches!(phase, NodeStatus::NodeDownloaded);
-    status.node_status.values().any(is_open)
+    // One that is on no node yet is about to be on some.
+    status.node_status.is_empty()
+        || status.node_status.values().any(|phase| !matches!(phase, NodeStatus::NodeDownloaded))
 }
 
 async fn measured<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {
@@ -192,9 +193,13 @@ fn places<C: CacheKind>(cache: &C, context: &Context, enabled: bool) -> Places {
     Places { nodes, short }
 }
 
-/// By node, a group of the cache's and why its agent does not run there (G8).
+/// By node, a group of the cache's and why its agent does not run there (G8). A cache whose copies are all
+/// there waits for none.
 fn stuck_agents<C: CacheKind>(cache: &C, context: &Context) -> BTreeMap<String, (String, String)> {
     let mut all = BTreeMap::new();
+    if !waits_for_agents(cache) {
+        return all;
+    }
     for name in &cache.spec().node_groups {
         let Some(group) = context.stores.groups.store.get(&ObjectRef::new(name)) else { continue };
         for (node, why) in context.stores.stuck_agents(&group) {

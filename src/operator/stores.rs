@@ -68,7 +68,7 @@ pub(super) struct Stores {
     pub(super) agents: Watch<Pod>,
     /// Warnings about pods in the agents' namespace.
     pub(super) warnings: Watch<Event>,
-    /// Nothing waits for these: their kind need not be defined.
+    /// What downloads which sources.
     pub(super) containers: Watch<ClusterStorageContainer>,
     rivals: Watch<Deployment>,
     users: Users,

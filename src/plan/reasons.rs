@@ -190,7 +190,7 @@ reasons! {
     INVALID_NAMESPACE = "InvalidNamespace", Copy: "The entry names a namespace that cannot exist.",
         "Look who else writes LocalModelNodes.";
 
-    INVALID_SOURCE = "InvalidSource", Failure: "`sourceModelUri` is not valid.", "Make a cache with another one.";
+    INVALID_SOURCE = "InvalidSource", Failure: "`sourceModelUri` is not valid, or nothing downloads its scheme; also a condition of the cache.", "Make a cache with another one.";
     UNSUPPORTED_SCHEME = "UnsupportedScheme", Failure: "The scheme of `sourceModelUri` is not supported.",
         "Use another source, or a ClusterStorageContainer that supports it.";
     INVALID_CONFIGURATION = "InvalidConfiguration", Failure: "A setting of the downloader is not valid.",
