@@ -67,6 +67,11 @@ impl Error {
         matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(s) if s.code == 409))
     }
 
+    /// Whether the API server will not do it, as it stands, however often it is asked.
+    pub fn is_refusal(&self) -> bool {
+        self.code().is_some_and(|code| (400..500).contains(&code) && ![401, 408, 409, 429].contains(&code))
+    }
+
     /// The status code with which the API server refused.
     pub fn code(&self) -> Option<u16> {
         match self {

@@ -3,11 +3,14 @@
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use kube::config::AuthInfo;
+use kube::config::{AuthInfo, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 
+use localmodel::plan::names::OPERATOR;
+
 use crate::audit::TRIES;
-use crate::command::{apply, kubectl};
+use crate::command::kubectl;
+use crate::objects::apply;
 
 /// The account of agents.
 pub const AGENT: &str = "localmodel-agent";
@@ -26,6 +29,11 @@ pub async fn agent(client: &Client, group: &str, node: &str) -> Result<Client> {
 /// The agents' account with a token that belongs to no pod.
 pub async fn agent_nowhere() -> Result<Client> {
     with_token(&["kserve", AGENT]).await
+}
+
+/// What the operator can ask for.
+pub async fn operator() -> Result<Client> {
+    with_token(&["kserve", OPERATOR]).await
 }
 
 /// Somebody who may edit one namespace.
@@ -47,12 +55,26 @@ subjects: [{{kind: ServiceAccount, name: tenant, namespace: {namespace}}}]
     with_token(&[namespace, "tenant"]).await
 }
 
+/// A kubeconfig with a new token of an account.
+pub async fn kubeconfig(namespace: &str, account: &str) -> Result<String> {
+    let token = token(&[namespace, account]).await?;
+    let mut config = Kubeconfig::read()?;
+    for user in &mut config.auth_infos {
+        user.auth_info = Some(AuthInfo { token: Some(token.clone().into()), ..AuthInfo::default() });
+    }
+    Ok(serde_json::to_string(&config)?)
+}
+
 /// A client with a new token of an account: namespace, name and what else the token has.
 async fn with_token(account: &[&str]) -> Result<Client> {
-    let token = kubectl(&[&["create", "token", "-n"], account].concat()).await?;
+    let token = token(account).await?;
     let mut config = Config::infer().await?;
-    config.auth_info = AuthInfo { token: Some(token.trim().to_owned().into()), ..AuthInfo::default() };
+    config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
     // What a test tries says nothing about what the account itself does.
     config.headers.push(("user-agent".parse()?, TRIES.parse()?));
     Ok(Client::try_from(config)?)
+}
+
+async fn token(account: &[&str]) -> Result<String> {
+    Ok(kubectl(&[&["create", "token", "-n"], account].concat()).await?.trim().to_owned())
 }

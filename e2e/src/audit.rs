@@ -49,6 +49,13 @@ pub struct Request {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Request {
+    /// The pod whose account asked, if it was a pod's.
+    pub fn pod(&self) -> Option<&str> {
+        self.user.extra.get("authentication.kubernetes.io/pod-name")?.first().map(String::as_str)
+    }
+}
+
 /// Who asked.
 #[derive(Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct User {

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// The longest that a command may take.
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
@@ -50,11 +50,6 @@ pub async fn run_with(program: &str, arguments: &[&str], input: &str) -> Result<
 /// `kubectl` with these arguments.
 pub async fn kubectl(arguments: &[&str]) -> Result<String> {
     run("kubectl", arguments).await
-}
-
-/// Applies manifests as a person does.
-pub async fn apply(yaml: &str) -> Result<String> {
-    run_with("kubectl", &["apply", "-f", "-"], yaml).await
 }
 
 /// Applies manifests on the server, as one who owns the fields in them.

@@ -47,7 +47,7 @@ pub(crate) async fn install(setup: &Setup) -> Result<()> {
     }
     for (_, _, deployment) in DEPLOYMENTS {
         let rollout = format!("deployment/{deployment}");
-        kubectl(&["rollout", "status", "-n", "kserve", &rollout, "--timeout=110s"]).await?;
+        kubectl(&["rollout", "status", "-n", "kserve", &rollout, "--timeout=180s"]).await?;
     }
     Ok(())
 }

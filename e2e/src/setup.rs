@@ -9,7 +9,8 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt, ReuseDirective};
 use tokio::sync::OnceCell;
 
-use crate::command::{apply, apply_as, kubectl, root, run, run_with};
+use crate::command::{apply_as, kubectl, root, run, run_with};
+use crate::objects::apply;
 use crate::wait::until;
 use crate::{kserve, walkthrough};
 
@@ -53,9 +54,14 @@ async fn make() -> Result<Setup> {
 
 /// The image of a binary that was built along with this one.
 async fn image_of(binary: &str) -> Result<String> {
-    let path = binaries()?.join(binary);
+    let path = self::binary(binary)?;
     let path = path.to_str().context("the target folder is no text")?;
     Ok(run("hack/image", &[binary, path]).await?.trim().to_owned())
+}
+
+/// A binary that was built along with this one.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    Ok(binaries()?.join(name))
 }
 
 /// The folder of this workspace's binaries: this one runs in it or in `deps/` below it.
@@ -104,7 +110,7 @@ pub async fn install_from(folder: &str, image: &str) -> Result<()> {
     apply(&walkthrough::config_map(image)?).await?;
     apply(&walkthrough::object(image, "hf-secret.yaml")?).await?;
     apply(&walkthrough::object(image, "cluster-storage-container.yaml")?).await?;
-    let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=120s"];
+    let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=180s"];
     kubectl(&rollout)
         .await
         .with_context(|| format!("waiting for the operator, from {}", root().display()))?;
@@ -135,7 +141,7 @@ pub async fn define(definitions: &str) -> Result<()> {
 /// Starts the operator anew, so that it forgets what the definitions before kept.
 pub async fn restart_operator() -> Result<()> {
     kubectl(&["rollout", "restart", "-n", "kserve", "deployment/localmodel-operator"]).await?;
-    let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=60s"];
+    let rollout = ["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=120s"];
     kubectl(&rollout).await?;
     until_webhooks_answer().await
 }

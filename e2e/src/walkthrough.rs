@@ -4,8 +4,9 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::command::{apply, kubectl, on_node, root, run_with};
+use crate::command::{kubectl, on_node, root, run_with};
 use crate::kserve::serving::until_ready;
+use crate::objects::apply;
 use crate::world::namespace;
 
 pub mod printed;
@@ -103,19 +104,19 @@ pub async fn serve(image: &str) -> Result<()> {
 /// Deletes the documented service and waits until its pods have gone, as far as it is there.
 pub async fn delete_service() -> Result<()> {
     let service =
-        ["delete", "inferenceservice", SERVICE, "-n", SERVICES, "--ignore-not-found", "--timeout=90s"];
+        ["delete", "inferenceservice", SERVICE, "-n", SERVICES, "--ignore-not-found", "--timeout=180s"];
     kubectl(&service).await?;
-    kubectl(&["wait", "--for=delete", "pods", "--all", "-n", SERVICES, "--timeout=90s"]).await.map(drop)
+    kubectl(&["wait", "--for=delete", "pods", "--all", "-n", SERVICES, "--timeout=180s"]).await.map(drop)
 }
 
 /// Takes everything of the walkthrough away but an empty namespace, as far as it is there.
 pub async fn remove() -> Result<()> {
     delete_service().await?;
-    kubectl(&["delete", "localmodelcache", CACHE, "--ignore-not-found", "--timeout=90s"]).await?;
-    kubectl(&["wait", "--for=delete", "pvc", CACHE, "-n", JOBS, "--timeout=90s"]).await?;
-    kubectl(&["wait", "--for=delete", "pv", &format!("{CACHE}-download"), "--timeout=90s"]).await?;
-    kubectl(&["delete", "localmodelnodegroup", GROUP, "--ignore-not-found", "--timeout=90s"]).await?;
-    kubectl(&["wait", "--for=delete", "pv", "workers-agent", "--timeout=90s"]).await?;
+    kubectl(&["delete", "localmodelcache", CACHE, "--ignore-not-found", "--timeout=180s"]).await?;
+    kubectl(&["wait", "--for=delete", "pvc", CACHE, "-n", JOBS, "--timeout=180s"]).await?;
+    kubectl(&["wait", "--for=delete", "pv", &format!("{CACHE}-download"), "--timeout=180s"]).await?;
+    kubectl(&["delete", "localmodelnodegroup", GROUP, "--ignore-not-found", "--timeout=180s"]).await?;
+    kubectl(&["wait", "--for=delete", "pv", "workers-agent", "--timeout=180s"]).await?;
     for node in [NODE, "kind-worker2"] {
         gpus(node, None).await?;
         kubectl(&["label", "node", node, "nvidia.com/gpu-product-", &format!("localmodel.kserve.io/{KEY}-")])

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
@@ -24,9 +24,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::{RwLock, Semaphore, SemaphorePermit, watch};
 
-use crate::command::{apply, kubectl, on_node};
+use crate::command::{kubectl, on_node};
 use crate::dump::dump;
+use crate::objects::{self, apply};
 use crate::setup::{Setup, setup};
+use crate::tokens;
 use crate::wait::until;
 use crate::walkthrough::JOBS;
 
@@ -109,12 +111,15 @@ async fn in_world<F: Future<Output = Result<()>>>(
     if !matches!(result, Ok(Ok(()))) {
         dump(prefix).await;
     }
+    // Before all that it made is gone.
+    let tokens = tokens::are_kept(&client).await;
     let put_right = afterwards(&world()).await;
     let removed = world().remove().await;
     match result {
         Ok(result) => or_panic(prefix, result),
         Err(panic) => std::panic::resume_unwind(panic),
     }
+    or_panic("the tokens", tokens);
     or_panic("putting right what the test changed for all", put_right);
     or_panic("removing the test's objects", removed);
 }
@@ -141,7 +146,7 @@ impl World {
         for node in WORKERS {
             on_node(node, &format!("mkdir -p /models/{}", self.prefix)).await?;
         }
-        apply(&self.group_yaml(&self.prefix)).await.map(drop)
+        apply(&self.group_yaml(&self.prefix)).await
     }
 
     /// The manifest of a node group of this name on the test's folder and nodes.
@@ -198,7 +203,6 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
 "
         ))
         .await
-        .map(drop)
     }
 
     /// Makes a namespace of the test's own, in which Pod Security "restricted" is enforced. Returns its
@@ -221,7 +225,6 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
 "
         ))
         .await
-        .map(drop)
     }
 
     /// A model of the test's own on the hub; returns its source URI.
@@ -278,6 +281,18 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         .await
     }
 
+    /// Waits until `kubectl describe` of one of the test's caches, by itself, says all of this.
+    pub async fn until_described(&self, cache: &str, words: &[&str]) -> Result<()> {
+        let name = self.name(cache);
+        until(&format!("{words:?} in the description of {name}"), || async {
+            let said = kubectl(&["describe", "localmodelcache", &name]).await?;
+            let missing: Vec<_> = words.iter().filter(|word| !said.contains(**word)).collect();
+            ensure!(missing.is_empty(), "{missing:?} is not in\n{said}");
+            Ok(Some(()))
+        })
+        .await
+    }
+
     /// The files of the test's folder on a node, sorted.
     pub async fn files(&self, node: &str) -> Result<Vec<String>> {
         let folder = format!("/models/{}", self.prefix);
@@ -325,10 +340,7 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         until(&format!("the end of every {}", std::any::type_name::<K>()), || async {
             let names = self.names(api.clone()).await?;
             for name in &names {
-                match api.delete(name, &DeleteParams::default()).await {
-                    Err(kube::Error::Api(status)) if status.code == 404 => {}
-                    other => drop(other?),
-                }
+                objects::if_there(api.delete(name, &DeleteParams::default()).await)?;
             }
             Ok(names.is_empty().then_some(()))
         })
@@ -361,10 +373,22 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
 
     /// Ends what uses caches in the test's namespaces, since it guards them, and waits for the pods' end.
     pub async fn end_users(&self) -> Result<()> {
-        let kinds = "inferenceservices,llminferenceservices,deployments,pods";
         for namespace in self.names(self.in_cluster::<Namespace>()).await? {
-            kubectl(&["delete", kinds, "--all", "-n", &namespace, "--timeout=60s"]).await?;
-            kubectl(&["wait", "--for=delete", "pods", "--all", "-n", &namespace, "--timeout=60s"]).await?;
+            let users = objects::users_of_caches(&self.client, &namespace);
+            for kind in &users {
+                objects::if_there(
+                    kind.delete_collection(&DeleteParams::default(), &ListParams::default()).await,
+                )?;
+            }
+            until(&format!("the end of what uses caches in {namespace}"), || async {
+                for kind in &users {
+                    let left = objects::if_there(kind.list_metadata(&ListParams::default()).await)?;
+                    let left: Vec<String> = left.into_iter().flatten().map(|left| left.name_any()).collect();
+                    ensure!(left.is_empty(), "there are still {left:?}");
+                }
+                Ok(Some(()))
+            })
+            .await?;
         }
         Ok(())
     }
@@ -375,7 +399,9 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         self.end_users().await?;
         // Nobody waits for their end, which takes the API server long; a next run does.
         for namespace in self.names(self.in_cluster::<Namespace>()).await? {
-            kubectl(&["delete", "namespace", &namespace, "--ignore-not-found", "--wait=false"]).await?;
+            objects::if_there(
+                self.in_cluster::<Namespace>().delete(&namespace, &DeleteParams::default()).await,
+            )?;
         }
         self.delete_all(self.in_cluster::<LocalModelCache>()).await?;
         self.delete_all(self.in_cluster::<ClusterStorageContainer>()).await?;

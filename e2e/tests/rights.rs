@@ -1,19 +1,18 @@
-//! What the audit log says after whole runs of the cluster's tests: each right of our accounts was used and
-//! none was missing, and no operator wrote while another could lead.
+//! After whole runs of the cluster's tests: each right of our accounts was used and none was missing, no
+//! operator wrote while another could lead, and no token was told.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
+use kube::Client;
 use localmodel::plan::lease;
 use localmodel_e2e::audit::{self, Request};
 use localmodel_e2e::command::{kubectl, run};
 use localmodel_e2e::rights::{Right, granted};
 use localmodel_e2e::setup::setup;
+use localmodel_e2e::tokens;
 use serde_json::Value;
-
-/// Where the audit log names the pod whose account was used.
-const POD: &str = "authentication.kubernetes.io/pod-name";
 
 #[tokio::test]
 async fn our_accounts_may_do_what_they_do_and_nothing_else() -> Result<()> {
@@ -40,7 +39,6 @@ async fn our_accounts_may_do_what_they_do_and_nothing_else() -> Result<()> {
 #[tokio::test]
 async fn no_operator_has_written_without_holding_the_lease() -> Result<()> {
     let requests = audit::requests(made(&setup().await?.image).await?).await?;
-    let pod = |request: &Request| request.user.extra.get(POD)?.first().cloned();
     let of_operator = |request: &&Request| request.user.username.ends_with(":localmodel-operator");
     let reads = ["get", "list", "watch"];
     let (leases, writes): (Vec<_>, Vec<_>) = requests
@@ -48,13 +46,13 @@ async fn no_operator_has_written_without_holding_the_lease() -> Result<()> {
         .filter(of_operator)
         .filter(|request| !reads.contains(&request.verb.as_str()))
         .partition(|request| request.object_ref.resource == "leases");
-    let mut held: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
+    let mut held: BTreeMap<&str, Vec<Timestamp>> = BTreeMap::new();
     for lease in leases.into_iter().filter(|request| request.response_status.code < 300) {
-        held.entry(pod(lease).unwrap_or_default()).or_default().push(lease.received);
+        held.entry(lease.pod().unwrap_or_default()).or_default().push(lease.received);
     }
     let lasts = SignedDuration::try_from(lease::DURATION)?;
     let holds = |write: &Request| {
-        let times = pod(write).and_then(|pod| held.get(&pod));
+        let times = write.pod().and_then(|pod| held.get(pod));
         times
             .is_some_and(|times| times.iter().any(|at| *at <= write.received && write.received < *at + lasts))
     };
@@ -65,6 +63,12 @@ async fn no_operator_has_written_without_holding_the_lease() -> Result<()> {
     assert!(late.is_empty(), "{} of {} writes without the lease: {late:#?}", late.len(), writes.len());
     assert!(held.len() > 2 && !writes.is_empty(), "nothing was proved: {held:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn no_token_is_told_by_operator_or_agents() -> Result<()> {
+    setup().await?;
+    tokens::are_kept_by_operator_and_agents(&Client::try_default().await?).await
 }
 
 /// When this build's image was made: what earlier builds did on the same cluster says nothing about it.

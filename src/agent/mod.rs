@@ -95,6 +95,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         said: None,
         reported: BTreeSet::new(),
         progress: (None, BTreeMap::new()),
+        refused: BTreeMap::new(),
         tried: BTreeMap::new(),
         plain: false,
         metrics,
@@ -128,6 +129,8 @@ struct Agent {
     reported: BTreeSet<String>,
     /// How far the downloads were at the last look, and when that was: the status follows no faster (A8).
     progress: (Option<Timestamp>, BTreeMap<CopyKey, ProgressReport>),
+    /// Why the API server refused the last Job of a copy.
+    refused: BTreeMap<CopyKey, Problem>,
     /// What the last Job of each copy was made from that could not be made complete: its Job may be gone.
     tried: BTreeMap<CopyKey, Recipe>,
     /// Whether the cluster's definition of nodes drops our own status fields.
@@ -199,8 +202,9 @@ impl Agent {
         let entries = self.own_entries(&local).await?;
         self.scrub(&entries);
         // The Jobs first: one that ends during the look must not be told from an old look.
-        let jobs: Vec<JobView> = sources.jobs(&self.settings.group);
+        let mut jobs: Vec<JobView> = sources.jobs(&self.settings.group);
         let now = Timestamp::now();
+        sources::explain(&self.client, &config.job_namespace, &mut jobs, now).await;
         let look = self.look(&entries, &jobs, now).await?;
         self.report(&look.scan);
         let before = match &self.said {
@@ -220,6 +224,7 @@ impl Agent {
             progress: &self.progress.1,
             before: &before,
             recipes: &digests,
+            refused: &self.refused,
             tried: &self.tried,
             enabled: config.enabled,
             job_ttl: SignedDuration::from_secs(i64::from(config.job_ttl_seconds)),

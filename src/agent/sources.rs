@@ -4,8 +4,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
@@ -17,7 +18,7 @@ use crate::api::{ClusterStorageContainer, LocalModelCache, LocalModelNode};
 use crate::error::{Doing, Error};
 use crate::plan::job_view;
 use crate::plan::names::{JOB_NODE, label_value};
-use crate::plan::pass::JobView;
+use crate::plan::pass::{JobPhase, JobView, Problem};
 use crate::watch::{Change, Watch, watch};
 
 /// The stores of one agent.
@@ -82,6 +83,23 @@ impl Sources {
     pub(super) fn containers(&self) -> Vec<Arc<ClusterStorageContainer>> {
         self.containers.store.state()
     }
+}
+
+/// Adds to Jobs that still have no pod why Kubernetes makes none: only Events say so.
+pub(super) async fn explain(client: &Client, job_namespace: &str, jobs: &mut [JobView], now: Timestamp) {
+    for job in jobs.iter_mut().filter(|job| job.explained_at().is_some_and(|at| at <= now)) {
+        match refusal(client, job_namespace, &job.name).await {
+            Ok(problem) => job.phase = JobPhase::Pending(problem),
+            Err(error) => tracing::warn!(job = job.name, %error, "why a Job has no pod cannot be told"),
+        }
+    }
+}
+
+async fn refusal(client: &Client, job_namespace: &str, job: &str) -> Result<Option<Problem>, Error> {
+    let of_job = ListParams::default().fields(&format!("involvedObject.kind=Job,involvedObject.name={job}"));
+    let api: Api<Event> = Api::namespaced(client.clone(), job_namespace);
+    let events = api.list(&of_job).await.doing(|| format!("listing the Events of Job {job}"))?;
+    Ok(job_view::refusal(job, &events.items))
 }
 
 fn waking<K: Debug>(wake: &Arc<Notify>) -> impl FnMut(Change<K>) + Send + 'static + use<K> {

@@ -1,6 +1,8 @@
 //! Carries out what the plan of a pass says. Each action is safe to do twice, and one that fails never
 //! keeps the others from being done (A2).
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -15,7 +17,7 @@ use crate::error::{Doing, Error};
 use crate::plan::disk::CopyKey;
 use crate::plan::job::{self, Download};
 use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER, STORAGE_KEY, is_member};
-use crate::plan::pass::{self, Action};
+use crate::plan::pass::{self, Action, JOB_REFUSED, Problem};
 use crate::plan::recipe::Recipe;
 
 /// Runs what waits for a disk where it holds up nobody else.
@@ -39,9 +41,10 @@ pub(super) struct With<'a> {
 }
 
 impl Agent {
-    /// Does all of it; the first failure is returned when the rest is done.
+    /// Does all of it; the first failure is returned when the rest is done. A Job that the API server refuses
+    /// is no failure of ours: it is told, and tried again with the next look.
     pub(super) async fn carry_out(
-        &self,
+        &mut self,
         actions: &[Action],
         with: &With<'_>,
         sources: &Sources,
@@ -49,19 +52,28 @@ impl Agent {
     ) -> Result<(), Error> {
         let mut result = Ok(());
         let mut disk_changed = false;
+        let mut refused = BTreeMap::new();
         for action in actions {
             match self.act(action, with, sources, config).await {
                 Ok(()) => {
                     disk_changed |= !matches!(action, Action::DeleteJob(_) | Action::Download(_));
                     tracing::info!(?action, "done");
                 }
+                Err(error)
+                    if let Action::Download(copy) = action
+                        && error.is_refusal() =>
+                {
+                    tracing::warn!(%copy, %error, "the Job was refused");
+                    refused.insert(copy.clone(), Problem::new(JOB_REFUSED, error.to_string()));
+                }
                 Err(error) if result.is_ok() => result = Err(error),
                 Err(error) => tracing::warn!(?action, %error, "failed"),
             }
         }
-        if disk_changed {
-            self.wake.notify_one(); // the disk tells nobody that it changed
+        if disk_changed || refused != self.refused {
+            self.wake.notify_one(); // nobody else tells of the disk, and what was refused is to be said
         }
+        self.refused = refused;
         result
     }
 

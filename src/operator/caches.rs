@@ -18,8 +18,9 @@ use super::cache_kind::CacheKind;
 use super::cache_volumes::{self, ignore_missing};
 use super::context::{Context, RECHECK, retry};
 use super::credentials;
+use super::news::Touched;
 use super::serving::Served;
-use super::stores::{Stores, Touched, all};
+use super::stores::{Stores, all};
 use super::{apply, controller_config};
 use crate::api::LocalModelNode;
 use crate::api::cache::NodeStatus;
@@ -48,9 +49,11 @@ fn touched<C: CacheKind>(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<C>
         found.iter().map(|cache| ObjectRef::from_obj(&**cache)).collect()
     };
     match touched {
-        Touched::All | Touched::Group(_) | Touched::Node(_) | Touched::LocalNode(_) => all(C::store(stores)),
-        // Another cache that goes, or becomes smaller, makes room.
+        Touched::All | Touched::Group(_) | Touched::Node(_) => all(C::store(stores)),
+        // Another cache that goes, or becomes smaller, makes room; and so does an entry that goes.
         Touched::Cache(key) => those(&|cache| cache.key() == *key || is_waiting(cache)),
+        Touched::LocalNode(_) => those(&is_waiting),
+        Touched::Own(key) | Touched::Copy(key) => those(&|cache| cache.key() == *key),
         Touched::Owned { cache: Some(label), namespace, .. } => {
             let is_of = |of: &CacheKey| of.namespace == *namespace && names::label_value(&of.name) == *label;
             those(&|cache| is_of(&cache.key()))
@@ -99,7 +102,10 @@ async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result
         None => Ok(None),
         Some(owner) => {
             let (key, spec) = (&cache.key(), cache.spec());
-            Served { context: &context, key, spec, owner, users: &users }.advance(&mut problems).await
+            let created = cache.creation_timestamp().map(|time| time.0);
+            Served { context: &context, key, spec, owner, created, users: &users }
+                .advance(&mut problems)
+                .await
         }
     };
     let blocked = !problems.is_empty();

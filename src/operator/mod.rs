@@ -11,6 +11,7 @@ mod credentials;
 mod events;
 mod leader;
 mod measures;
+mod news;
 mod node_groups;
 mod nodes;
 mod serving;
@@ -43,8 +44,6 @@ use stores::Stores;
 
 /// Reconciles of one kind that may run at once.
 const CONCURRENCY: u16 = 4;
-/// Events that come this close together cause one look.
-const DEBOUNCE: Duration = Duration::from_millis(100);
 /// How long the webhooks may take to answer what was asked before the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -148,5 +147,5 @@ async fn webhooks(
 }
 
 fn controller_config() -> controller::Config {
-    controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE)
+    controller::Config::default().concurrency(CONCURRENCY)
 }

@@ -11,7 +11,8 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 
 use super::context::{Context, RECHECK, retry};
-use super::stores::{Stores, Touched, all};
+use super::news::Touched;
+use super::stores::{Stores, all};
 use super::volumes::advance;
 use super::{apply, controller_config};
 use crate::api::{LocalModelNode, LocalModelNodeGroup};
@@ -44,7 +45,7 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<LocalModelNodeGr
         Touched::Agents(Some(label)) | Touched::Owned { cache: None, group: Some(label), .. } => {
             of_label(stores, label)
         }
-        Touched::Owned { .. } => Vec::new(),
+        Touched::Owned { .. } | Touched::Own(_) | Touched::Copy(_) => Vec::new(),
     }
 }
 

@@ -14,7 +14,8 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, retry};
-use super::stores::{Stores, Touched, all};
+use super::news::Touched;
+use super::stores::{Stores, all};
 use super::{apply, controller_config};
 use crate::api::LocalModelNode;
 use crate::error::{Doing, Error};
@@ -38,7 +39,7 @@ fn touched(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<Node>> {
     match touched {
         Touched::All | Touched::Group(_) | Touched::Cache(_) => all(&stores.nodes.store),
         Touched::Node(name) | Touched::LocalNode(name) => vec![ObjectRef::new(name)],
-        Touched::Owned { .. } | Touched::Agents(_) => Vec::new(),
+        Touched::Own(_) | Touched::Copy(_) | Touched::Owned { .. } | Touched::Agents(_) => Vec::new(),
     }
 }
 

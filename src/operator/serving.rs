@@ -16,9 +16,11 @@ use crate::api::CacheSpec;
 use crate::error::{Doing, Error};
 use crate::plan::cache::NAME_CONFLICT;
 use crate::plan::conditions::Statement;
+use crate::plan::mounts::{self, UNSAFE_MOUNT};
 use crate::plan::names::{self, CacheKey, MANAGER, NODE_GROUP, SERVES, UNUSED_SINCE};
 use crate::plan::serving::{self, Claim};
 use crate::plan::users::User;
+use crate::plan::volumes::Pair;
 use crate::plan::{agent, capacity, volumes};
 
 /// A cache whose serving volumes are looked after.
@@ -27,6 +29,8 @@ pub(super) struct Served<'a> {
     pub(super) key: &'a CacheKey,
     pub(super) spec: &'a CacheSpec,
     pub(super) owner: OwnerReference,
+    /// When it was made.
+    pub(super) created: Option<Timestamp>,
     /// Everything that uses any cache.
     pub(super) users: &'a [User],
 }
@@ -40,8 +44,10 @@ impl Served<'_> {
             return Ok(None);
         }
         let in_use = serving::in_use(self.key, self.spec, self.users);
+        let known = mounts::known(self.created);
+        let may_begin = known <= Timestamp::now();
         let mut result = Ok(());
-        if config.enabled {
+        if config.enabled && may_begin {
             for (namespace, group) in &in_use {
                 if let Err(error) = self.towards(namespace, group, problems).await {
                     result = Err(error);
@@ -52,7 +58,8 @@ impl Served<'_> {
             in_use.iter().map(|(ns, group)| (ns.clone(), names::label_value(group))).collect();
         let again = self.claims(&wanted).await?;
         self.volumes_without_claim(&wanted).await?;
-        result.map(|()| again)
+        let begins = (!may_begin && !in_use.is_empty()).then_some(known);
+        result.map(|()| again.into_iter().chain(begins).min())
     }
 
     async fn towards(
@@ -76,6 +83,10 @@ impl Served<'_> {
             return Ok(());
         }
         let pair = volumes::serving(self.key, self.spec, self.owner.clone(), &group, namespace);
+        if let Some(problem) = self.unsafe_mount(&pair).await? {
+            problems.push(Statement::problem(UNSAFE_MOUNT, problem));
+            return Ok(());
+        }
         match advance(self.context, &pair).await {
             Ok(None) => {}
             Ok(Some(obstacle)) => problems.push(obstacle.problem()),
@@ -85,6 +96,23 @@ impl Served<'_> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// What keeps a volume from being made that is not there yet: nobody else keeps away the pods that were
+    /// there before (K4).
+    async fn unsafe_mount(&self, pair: &Pair) -> Result<Option<String>, Error> {
+        if self.context.stores.volumes.store.get(&ObjectRef::from_obj(&pair.volume)).is_some() {
+            return Ok(None);
+        }
+        let pods = self.pods(&pair.claim.namespace().unwrap_or_default()).await?;
+        Ok(mounts::problem(&pods, &pair.claim.name_any()))
+    }
+
+    async fn pods(&self, namespace: &str) -> Result<Vec<Pod>, Error> {
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
+        let found =
+            pods.list(&ListParams::default()).await.doing(|| format!("listing the pods of {namespace}"))?;
+        Ok(found.items)
     }
 
     async fn claims(&self, wanted: &[(String, String)]) -> Result<Option<Timestamp>, Error> {
@@ -120,10 +148,8 @@ impl Served<'_> {
     /// nobody labelled before.
     async fn delete_if_unmounted(&self, claim: &PersistentVolumeClaim, now: Timestamp) -> Result<(), Error> {
         let (name, namespace) = (claim.name_any(), claim.namespace().unwrap_or_default());
-        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &namespace);
-        let pods =
-            pods.list(&ListParams::default()).await.doing(|| format!("listing the pods of {namespace}"))?;
-        if let Some(pod) = pods.iter().find(|pod| serving::mounts(pod, &name)) {
+        let pods = self.pods(&namespace).await?;
+        if let Some(pod) = pods.iter().find(|pod| mounts::mounts(pod, &name)) {
             tracing::info!(
                 claim = name,
                 namespace,

@@ -1,8 +1,7 @@
 //! What the operator knows: one store per kind, and the news that something in one changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::broadcast;
 
+use super::news::{Touched, gathered, owned, tell, tell_of_caches, tell_of_local_nodes, tell_of_nodes};
 use super::users::Users;
 use crate::api::{
     ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup,
@@ -26,32 +26,6 @@ use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER};
 use crate::plan::users::User;
 use crate::plan::{agent_pods, rivals, source};
 use crate::watch::{Change, Watch, watch};
-
-/// What may have changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Touched {
-    /// The settings, or a whole kind.
-    All,
-    /// A cache.
-    Cache(CacheKey),
-    /// A node group.
-    Group(String),
-    /// A node's labels or readiness.
-    Node(String),
-    /// A node's `LocalModelNode`.
-    LocalNode(String),
-    /// What is told of agents' pods: of a group's, by the value of its label, or of any.
-    Agents(Option<String>),
-    /// A volume, claim or `DaemonSet` of ours, by the label values of its cache and group.
-    Owned {
-        /// The cache it belongs to.
-        cache: Option<String>,
-        /// The namespace of that cache, where it is a namespace cache.
-        namespace: Option<String>,
-        /// The group it belongs to.
-        group: Option<String>,
-    },
-}
 
 /// The stores and their news.
 #[derive(Debug)]
@@ -113,28 +87,14 @@ impl Stores {
         let all = watcher::Config::default;
         let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
         Self {
-            caches: watch(
-                Api::all(client.clone()),
-                all(),
-                tell(&news, |c: &LocalModelCache| Touched::Cache(CacheKey::cluster(c.name_any()))),
-            ),
-            namespace_caches: watch(
-                Api::all(client.clone()),
-                all(),
-                tell(&news, |c: &LocalModelNamespaceCache| {
-                    Touched::Cache(CacheKey { namespace: c.namespace(), name: c.name_any() })
-                }),
-            ),
+            caches: watch(Api::all(client.clone()), all(), tell_of_caches(&news)),
+            namespace_caches: watch(Api::all(client.clone()), all(), tell_of_caches(&news)),
             groups: watch(
                 Api::all(client.clone()),
                 all(),
                 tell(&news, |g: &LocalModelNodeGroup| Touched::Group(g.name_any())),
             ),
-            local_nodes: watch(
-                Api::all(client.clone()),
-                all(),
-                tell(&news, |n: &LocalModelNode| Touched::LocalNode(n.name_any())),
-            ),
+            local_nodes: watch(Api::all(client.clone()), all(), tell_of_local_nodes(&news)),
             nodes: watch(Api::all(client.clone()), all(), tell_of_nodes(&news)),
             volumes: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
             claims: watch(Api::all(client.clone()), ours(), tell(&news, owned)),
@@ -262,67 +222,17 @@ impl Stores {
         F: Fn(&Self, &Touched) -> Vec<ObjectRef<K>> + Send + 'static,
     {
         let stores = self.clone();
-        let first = stream::once(async { Touched::All });
-        let later = stream::unfold(self.news.subscribe(), |mut news| async {
-            match news.recv().await {
-                Ok(touched) => Some((touched, news)),
-                // More news than the channel holds: everything may have changed.
-                Err(broadcast::error::RecvError::Lagged(_)) => Some((Touched::All, news)),
-                Err(broadcast::error::RecvError::Closed) => None,
-            }
-        });
-        first.chain(later).flat_map(move |touched| stream::iter(map(&stores, &touched)))
+        let first = stream::once(async { vec![Touched::All] });
+        let later = gathered(self.news.subscribe(), Touched::All);
+        first.chain(later).flat_map(move |moment| {
+            let touched: HashSet<ObjectRef<K>> =
+                moment.iter().flat_map(|touched| map(&stores, touched)).collect();
+            stream::iter(touched)
+        })
     }
 }
 
 /// References to every object of a store.
 pub(super) fn all<K: Resource<DynamicType = ()> + Clone>(store: &Store<K>) -> Vec<ObjectRef<K>> {
     store.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect()
-}
-
-fn tell<K>(
-    news: &broadcast::Sender<Touched>,
-    touched: impl Fn(&K) -> Touched + Send + 'static,
-) -> impl FnMut(Change<K>) + Send + 'static {
-    let news = news.clone();
-    move |change| {
-        let _ = news.send(match change {
-            Change::Applied(object) | Change::Deleted(object) => touched(object),
-            Change::All => Touched::All,
-        });
-    }
-}
-
-fn owned<K: Resource>(object: &K) -> Touched {
-    let label = |key| object.meta().labels.as_ref().and_then(|labels| labels.get(key)).cloned();
-    Touched::Owned {
-        cache: label(names::CACHE),
-        namespace: label(names::CACHE_NAMESPACE),
-        group: label(names::NODE_GROUP),
-    }
-}
-
-/// A kubelet reports several times a minute; only labels, taints and readiness matter here.
-fn tell_of_nodes(news: &broadcast::Sender<Touched>) -> impl FnMut(Change<Node>) + Send + 'static {
-    let mut tell = tell(news, |node: &Node| Touched::Node(node.name_any()));
-    let mut seen = HashMap::new();
-    move |change| {
-        match &change {
-            Change::Applied(node) => {
-                let mut hash = DefaultHasher::new();
-                (node.labels(), is_ready(node), &node.metadata.uid).hash(&mut hash);
-                for taint in node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()) {
-                    (&taint.key, &taint.value, &taint.effect).hash(&mut hash);
-                }
-                if seen.insert(node.name_any(), hash.finish()) == Some(hash.finish()) {
-                    return;
-                }
-            }
-            Change::Deleted(node) => {
-                seen.remove(&node.name_any());
-            }
-            Change::All => seen.clear(),
-        }
-        tell(change);
-    }
 }

@@ -15,7 +15,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::{Notify, broadcast};
 
-use super::stores::Touched;
+use super::news::Touched;
 use crate::plan::names::{POD_MODEL, SERVICE_MODEL};
 use crate::plan::users::{self, Kind, User};
 use crate::watch::{Change, Watch, watch_metadata};
@@ -186,7 +186,7 @@ fn tell<K>(
         };
         if now != before {
             for user in before.into_iter().chain(now) {
-                let _ = news.send(Touched::Cache(user.cache));
+                let _ = news.send(Touched::Own(user.cache));
             }
         }
     }

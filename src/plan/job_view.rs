@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
 use kube::ResourceExt;
 
 use super::disk::CopyKey;
 use super::names::{JOB_MODEL, JOB_NAMESPACE, MANAGED_BY, MANAGER, MODELS, NODE_GROUP, RECIPE, label_value};
-use super::pass::{JobPhase, JobView, Problem};
+use super::pass::{JobPhase, JobView, POD_REFUSED, Problem};
 use crate::api::source::storage_key;
 use crate::download::Failure;
 
@@ -39,6 +39,7 @@ pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
         deleting: job.metadata.deletion_timestamp.is_some(),
         recipe: job.annotations().get(RECIPE).and_then(|text| text.parse().ok()),
         started: job.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|time| time.0),
+        without_pod: pods.is_empty(),
     })
 }
 
@@ -126,6 +127,26 @@ fn waiting(pod: &Pod) -> Option<Problem> {
         unscheduled.reason.as_deref().unwrap_or("Unschedulable"),
         unscheduled.message.as_deref().unwrap_or("the pod cannot be scheduled"),
     ))
+}
+
+/// Why Kubernetes makes no pod for a Job, as the last Event about it says. Its words name a pod that is another
+/// one at each try: what stays is told, so that a status is not written for every try.
+pub fn refusal(job: &str, events: &[Event]) -> Option<Problem> {
+    let failed = events.iter().filter(|event| event.reason.as_deref() == Some("FailedCreate"));
+    let at = |event: &&Event| {
+        let last = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref());
+        last.or(event.event_time.as_ref())
+            .map(|time| time.0)
+            .or(event.last_timestamp.as_ref().map(|time| time.0))
+    };
+    let message = failed.max_by_key(at)?.message.as_deref()?;
+    let pod = format!("\"{job}-");
+    let words =
+        match message.split_once(&pod).and_then(|(before, rest)| Some((before, rest.split_once('"')?.1))) {
+            Some((before, after)) => format!("{before}\"{job}-…\"{after}"),
+            None => message.to_owned(),
+        };
+    Some(Problem::new(POD_REFUSED, words))
 }
 
 #[cfg(test)]

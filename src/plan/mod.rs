@@ -19,6 +19,7 @@ pub mod job;
 pub mod job_view;
 pub mod lease;
 pub mod local_status;
+pub mod mounts;
 pub mod names;
 pub mod node_group;
 pub mod pass;

@@ -1,6 +1,8 @@
 //! What an agent does in one pass over its node's disk: which Jobs to make and delete, which folders to
 //! place and erase, and what to say about each model (A2 to A4, A7, D2, D3).
 
+mod missing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,11 +15,8 @@ use super::takeover;
 use crate::api::node::ModelDetail;
 use crate::api::{ModelEntry, ModelStatus};
 use crate::download::ProgressReport;
+use missing::missing;
 
-/// The shortest wait before a failed download is tried again (A6); it doubles up to [`LONGEST_WAIT`].
-const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
-/// The longest wait before a failed download is tried again.
-const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 /// A disk, or a part of it, cannot be written (A2).
 pub const DISK_NOT_WRITABLE: &str = "DiskNotWritable";
 /// A disk has no room left, or not enough of it (F4).
@@ -26,6 +25,12 @@ pub const DISK_FULL: &str = "DiskFull";
 pub const COPY_DAMAGED: &str = "CopyDamaged";
 /// A complete copy is not there any more (A5).
 pub const COPY_VANISHED: &str = "CopyVanished";
+/// The API server refused to make a Job: a quota of Jobs, or somebody's admission.
+pub const JOB_REFUSED: &str = "JobRefused";
+/// The API server refuses every pod of a Job: a quota, or admission.
+pub const POD_REFUSED: &str = "PodRefused";
+/// How long a Job may be without a pod before its Events are looked at.
+const POD_WITHIN: SignedDuration = SignedDuration::from_secs(5);
 /// How often the progress of a download is looked at (A8).
 pub const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(5);
 
@@ -56,9 +61,18 @@ pub struct JobView {
     pub recipe: Option<Recipe>,
     /// When it began.
     pub started: Option<Timestamp>,
+    /// Whether it has no pod, which a quota or admission may refuse: Kubernetes tells that in Events only.
+    pub without_pod: bool,
 }
 
 impl JobView {
+    /// When its Events are to be read for why it has no pod, if ever.
+    pub fn explained_at(&self) -> Option<Timestamp> {
+        let is_waiting =
+            self.own && self.without_pod && !self.deleting && self.phase == JobPhase::Pending(None);
+        self.started.filter(|_| is_waiting).map(|started| started + POD_WITHIN)
+    }
+
     /// Whether it writes the copy with this key in the root, behind the area of its own.
     pub(super) fn writes_root(&self, key: &str) -> bool {
         self.kserve && self.copy.key == key
@@ -117,6 +131,8 @@ pub struct View<'a> {
     pub before: &'a BTreeMap<String, Said>,
     /// What the Job of each copy that lacks one would be made from, or why it cannot be made.
     pub recipes: &'a BTreeMap<CopyKey, Result<Recipe, Problem>>,
+    /// Why the API server refused the last Job of a copy, where it did.
+    pub refused: &'a BTreeMap<CopyKey, Problem>,
     /// What the last Job of a copy was made from, where that is gone.
     pub tried: &'a BTreeMap<CopyKey, Recipe>,
     /// Whether anything new is downloaded (C9).
@@ -284,213 +300,6 @@ fn complete((bytes, files): (u64, u64), before: Option<&Said>, job: Option<&JobV
         finished,
         ..ModelDetail::default()
     }
-}
-
-/// A model without a complete copy. How often it failed so far is kept until it is complete.
-fn missing(
-    view: &View,
-    copy: &CopyKey,
-    job: Option<&JobView>,
-    before: Option<&Said>,
-    outcome: &mut Outcome,
-) -> Said {
-    let damage = damage(view, copy, before);
-    let base = ModelDetail {
-        attempts: before.and_then(|(_, detail)| detail.attempts),
-        started: job.and_then(|j| j.started).map(Time),
-        reason: damage.as_ref().map(|damage| damage.reason.clone()),
-        message: damage.map(|damage| damage.message),
-        ..ModelDetail::default()
-    };
-    if let Some(problem) = view.unwritable(copy) {
-        return (ModelStatus::ModelDownloadError, with_problem(base, problem));
-    }
-    let incoming = view.disk.incoming.get(copy);
-    if job.is_none_or(|job| !is_active(job)) && matches!(incoming, Some(Folder::Complete { .. })) {
-        outcome.actions.push(Action::Place(copy.clone()));
-        return (ModelStatus::ModelDownloading, base);
-    }
-    let Some(job) = job else { return without_job(view, copy, base, before, outcome) };
-    if job.deleting {
-        let problem = Problem::new("JobTerminating", format!("Job {} is being deleted", job.name));
-        return match before {
-            Some(before) if has_expired(view, before) => before.clone(),
-            _ => (ModelStatus::ModelDownloadPending, with_problem(base, &problem)),
-        };
-    }
-    match &job.phase {
-        JobPhase::Pending(None) => (ModelStatus::ModelDownloadPending, base),
-        JobPhase::Pending(Some(problem)) => {
-            // A secret that comes is the kubelet's to see; a container or credential that is now another, ours.
-            if job.own && is_changed(view, copy, job.recipe.as_ref(), |recipe| recipe.pod.clone()) {
-                outcome.actions.push(Action::DeleteJob(job.name.clone()));
-            }
-            (ModelStatus::ModelDownloadPending, with_problem(base, problem))
-        }
-        JobPhase::Running => {
-            wake(outcome, view.now + PROGRESS_EVERY);
-            (ModelStatus::ModelDownloading, with_progress(base, view.progress.get(copy)))
-        }
-        // Files that are only lent are nothing that the Job wrote.
-        JobPhase::Succeeded(at) if incoming == Some(&Folder::Bare) && !view.disk.lent.contains(copy) => {
-            outcome.actions.push(Action::Adopt(copy.clone()));
-            (ModelStatus::ModelDownloading, ModelDetail { finished: Some(Time(*at)), ..base })
-        }
-        JobPhase::Succeeded(at) => vanished(view, job, *at, base, before, outcome),
-        JobPhase::Failed(at, problem) => failed(view, job, *at, problem, base, before, outcome),
-    }
-}
-
-/// What became of a copy that was complete: said until it is again, so that nobody misses it (A5).
-fn damage(view: &View, copy: &CopyKey, before: Option<&Said>) -> Option<Problem> {
-    if let Some(damage) = view.disk.damage.get(copy) {
-        let message = format!(
-            "the copy on the disk is damaged ({damage}): what is good of it is kept, the rest is downloaded again"
-        );
-        return Some(Problem::new(COPY_DAMAGED, message));
-    }
-    let (phase, detail) = before?;
-    let has_vanished = *phase == ModelStatus::ModelDownloaded
-        || detail.reason.as_deref().is_some_and(|reason| [COPY_VANISHED, COPY_DAMAGED].contains(&reason));
-    let message = "the copy was taken off the disk, or its manifest was: it is downloaded again";
-    has_vanished.then(|| Problem::new(COPY_VANISHED, message))
-}
-
-fn with_progress(detail: ModelDetail, progress: Option<&ProgressReport>) -> ModelDetail {
-    let count =
-        |of: fn(&ProgressReport) -> u64| progress.and_then(|progress| i64::try_from(of(progress)).ok());
-    ModelDetail {
-        bytes_done: count(|p| p.bytes_done),
-        bytes_total: count(|p| p.bytes_total),
-        files_done: count(|p| p.files_done).filter(|_| progress.is_some_and(|p| p.files_total > 0)),
-        files_total: count(|p| p.files_total).filter(|total| *total > 0),
-        ..detail
-    }
-}
-
-/// A Job succeeded, but nothing is there. Where a copy was there before, it was taken away behind our
-/// back and is fetched again at once; else the initializer wrote nothing, and that is a failure.
-fn vanished(
-    view: &View,
-    job: &JobView,
-    at: Timestamp,
-    base: ModelDetail,
-    before: Option<&Said>,
-    outcome: &mut Outcome,
-) -> Said {
-    // Said already means that the Job was not deleted then: the agent ended in between.
-    let was_there = |(status, detail): &Said| {
-        *status == ModelStatus::ModelDownloaded
-            || detail.reason.as_deref().is_some_and(|reason| [COPY_VANISHED, COPY_DAMAGED].contains(&reason))
-    };
-    if before.is_some_and(was_there) {
-        outcome.actions.push(Action::DeleteJob(job.name.clone()));
-        // What was lost is told once, and kept for as long as it is fetched.
-        let vanished = Problem::new(COPY_VANISHED, "the copy on the disk vanished; it is fetched again");
-        let said = if base.reason.is_some() { base } else { with_problem(base, &vanished) };
-        return (ModelStatus::ModelDownloadPending, said);
-    }
-    let message = format!("Job {} succeeded, but wrote no complete model", job.name);
-    failed(view, job, at, &Problem::new("NothingDownloaded", message), base, before, outcome)
-}
-
-fn failed(
-    view: &View,
-    job: &JobView,
-    at: Timestamp,
-    problem: &Problem,
-    base: ModelDetail,
-    before: Option<&Said>,
-    outcome: &mut Outcome,
-) -> Said {
-    let counted = before.is_some_and(|(status, detail)| {
-        *status == ModelStatus::ModelDownloadError && detail.finished == Some(Time(at))
-    });
-    let attempts = base.attempts.unwrap_or(0).saturating_add(i32::from(!counted));
-    let next = at + back_off(attempts);
-    look_again(view, &job.copy, outcome);
-    let changed = is_changed(view, &job.copy, job.recipe.as_ref(), Clone::clone);
-    if view.enabled && (next <= view.now || changed) {
-        outcome.actions.push(Action::DeleteJob(job.name.clone()));
-    } else if next > view.now {
-        wake(outcome, next);
-    }
-    let detail = ModelDetail {
-        attempts: Some(attempts),
-        next_try: Some(Time(next)),
-        finished: Some(Time(at)),
-        ..base
-    };
-    (ModelStatus::ModelDownloadError, with_problem(detail, problem))
-}
-
-/// One minute after the first failure, twice as long after each further one, an hour at most.
-fn back_off(attempts: i32) -> SignedDuration {
-    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(6);
-    (SHORTEST_WAIT * (1 << doublings)).min(LONGEST_WAIT)
-}
-
-fn without_job(
-    view: &View,
-    copy: &CopyKey,
-    base: ModelDetail,
-    before: Option<&Said>,
-    outcome: &mut Outcome,
-) -> Said {
-    if !view.enabled {
-        let message = "caching is disabled: set localModel.enabled in ConfigMap inferenceservice-config";
-        return (ModelStatus::ModelDownloadPending, with_problem(base, &Problem::new("Disabled", message)));
-    }
-    look_again(view, copy, outcome);
-    if let Some(Err(problem)) = view.recipes.get(copy) {
-        return (ModelStatus::ModelDownloadError, with_problem(base, problem));
-    }
-    let changed = is_changed(view, copy, view.tried.get(copy), Clone::clone);
-    if let Some(before) = before.filter(|before| !changed && has_expired(view, before)) {
-        wake(outcome, before.1.next_try.as_ref().map_or(view.now, |at| at.0));
-        return before.clone();
-    }
-    if let Some(full) = view.full {
-        return (ModelStatus::ModelDownloadError, with_problem(base, full));
-    }
-    outcome.actions.push(Action::Download(copy.clone()));
-    (ModelStatus::ModelDownloadPending, base)
-}
-
-/// Whether a failure still waits for its next try although its Job has gone by its age. A failed Job
-/// that goes before its time was deleted by hand, which asks for another try at once (A6).
-fn has_expired(view: &View, (status, detail): &Said) -> bool {
-    let at = |time: &Option<Time>| time.as_ref().map(|time| time.0);
-    *status == ModelStatus::ModelDownloadError
-        && at(&detail.finished).is_some_and(|finished| finished + view.job_ttl <= view.now)
-        && at(&detail.next_try).is_some_and(|next| next > view.now)
-}
-
-/// Whether a Job would be made from something else now, in this part of it. Where it cannot be made, it is
-/// worth no other try.
-fn is_changed<T: PartialEq>(
-    view: &View,
-    copy: &CopyKey,
-    tried: Option<&Recipe>,
-    part: impl Fn(&Recipe) -> T,
-) -> bool {
-    let now = view.recipes.get(copy).and_then(|recipe| recipe.as_ref().ok());
-    now.zip(tried).is_some_and(|(now, tried)| part(now) != part(tried))
-}
-
-/// Looks at the credentials again before long.
-fn look_again(view: &View, copy: &CopyKey, outcome: &mut Outcome) {
-    if view.recipes.contains_key(copy) {
-        wake(outcome, view.now + CREDENTIALS_EVERY);
-    }
-}
-
-fn wake(outcome: &mut Outcome, at: Timestamp) {
-    outcome.wake = Some(outcome.wake.map_or(at, |earlier| earlier.min(at)));
-}
-
-fn with_problem(detail: ModelDetail, problem: &Problem) -> ModelDetail {
-    ModelDetail { reason: Some(problem.reason.clone()), message: Some(problem.message.clone()), ..detail }
 }
 
 #[cfg(test)]

@@ -92,6 +92,9 @@ reasons! {
     VOLUMES_OUTDATED = "VolumesOutdated", Both:
         "The volume specs of a node group were changed; volumes keep what the group said when they were made.",
         "Put the specs back, or make a new node group with the new ones.";
+    UNSAFE_MOUNT = "UnsafeMount", Cache:
+        "Pods that were there before the cache mount a claim of it whole, through which they could read the models of other namespaces; the claim gets no volume.",
+        "Delete the pods that the message names.";
     AGENT_NOT_RUNNING = "AgentNotRunning", Both:
         "The agent of a node group does not run on a node; the message holds the kubelet's or scheduler's words.",
         "Do what these words ask for: make the folder, mend the image, free room, or tolerate the taint.";
@@ -153,6 +156,10 @@ reasons! {
     COPY_DAMAGED = "CopyDamaged", Copy: "Files of a copy that was complete are damaged; these alone are fetched again.",
         "Look at the disk's health where it happens again.";
     JOB_TERMINATING = "JobTerminating", Copy: "The Job of an earlier download is in deletion.", "Wait.";
+    JOB_REFUSED = "JobRefused", Copy: "The API server refuses the download Job; it is tried again.",
+        "The message holds the words of the quota or the admission policy: make room, or let the Job through.";
+    POD_REFUSED = "PodRefused", Copy: "The API server refuses the pods of the download Job; Kubernetes tries again.",
+        "The message holds the words of the quota or the admission policy: make room, or let the pods through.";
     UNSCHEDULABLE = "Unschedulable", Copy: "The scheduler finds no place for the download pod.",
         "The message holds its words.";
     SECRET_NOT_FOUND = "SecretNotFound", Copy: "A secret that the download needs does not exist.",

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 
 use super::names::{CacheKey, UNUSED_SINCE};
@@ -69,14 +69,6 @@ pub fn claim(claim: &PersistentVolumeClaim, in_use: bool, now: Timestamp) -> Cla
         Some(since) if now < since + GRACE => Claim::Until(since + GRACE),
         Some(_) => Claim::DeleteIfUnmounted,
     }
-}
-
-/// Whether a pod that has not ended mounts a claim of its namespace.
-pub fn mounts(pod: &Pod, claim: &str) -> bool {
-    let ended = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    !matches!(ended, Some("Succeeded" | "Failed"))
-        && volumes.flat_map(|volume| &volume.persistent_volume_claim).any(|source| source.claim_name == claim)
 }
 
 #[cfg(test)]

@@ -228,6 +228,7 @@ impl World {
             progress: &BTreeMap::new(),
             before: &said.unwrap_or_else(|| local_status::said(&local.status.0)),
             recipes: &BTreeMap::new(),
+            refused: &BTreeMap::new(),
             tried: &BTreeMap::new(),
             enabled: true,
             job_ttl: SignedDuration::from_secs(HOUR),

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use kube::{Api, Client};
 use localmodel::api::LocalModelCache;
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{kubectl, on_node};
 use localmodel_e2e::dump::dump;
 use localmodel_e2e::kserve::serving::ask;
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::setup::{Setup, setup};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::{
@@ -132,7 +133,7 @@ async fn group_and_cache(setup: &Setup) -> Result<()> {
     applied(setup, "local-model-node-group.yaml").await?;
     say("An agent starts on each node that matches:");
     until("the agents", || async {
-        let rollout = ["rollout", "status", "-n", "kserve", "daemonset/workers-agent", "--timeout=30s"];
+        let rollout = ["rollout", "status", "-n", "kserve", "daemonset/workers-agent", "--timeout=90s"];
         kubectl(&rollout).await.map(Some)
     })
     .await?;

@@ -59,7 +59,7 @@ pub async fn start(nodes: &[&str], disk: &str) -> Result<()> {
     kubectl(&["label", "namespace", JOBS, "pod-security.kubernetes.io/enforce-"]).await?;
     kubectl(&["scale", "-n", "kserve", CONTROLLER, "--replicas=1"]).await?;
     for workload in [CONTROLLER, AGENT] {
-        kubectl(&["rollout", "status", "-n", "kserve", workload, "--timeout=90s"]).await?;
+        kubectl(&["rollout", "status", "-n", "kserve", workload, "--timeout=180s"]).await?;
     }
     until_webhooks_answer().await
 }
@@ -83,7 +83,7 @@ pub async fn stop() -> Result<()> {
 
 /// Removes all of it, as far as it is there.
 pub async fn remove() -> Result<()> {
-    kubectl(&["delete", "-n", "kserve", CONTROLLER, AGENT, "--ignore-not-found", "--timeout=60s"]).await?;
+    kubectl(&["delete", "-n", "kserve", CONTROLLER, AGENT, "--ignore-not-found", "--timeout=120s"]).await?;
     kubectl(&["label", "nodes", "-l", NODE_LABEL, &format!("{NODE_LABEL}-")]).await?;
     let release = ["delete", "secret", "-n", "kserve", "-l", &format!("owner=helm,name={CHART}")];
     kubectl(&release).await?;

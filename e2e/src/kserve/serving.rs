@@ -171,5 +171,5 @@ spec:
 /// Waits until a service of KServe's says that it is ready.
 pub async fn until_ready(kind: &str, namespace: &str, name: &str) -> Result<()> {
     let object = format!("{kind}/{name}");
-    kubectl(&["wait", "--for=condition=Ready", &object, "-n", namespace, "--timeout=90s"]).await.map(drop)
+    kubectl(&["wait", "--for=condition=Ready", &object, "-n", namespace, "--timeout=180s"]).await.map(drop)
 }

@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::{CACHE, JOBS, KEY, NODE, config_map, documented, label, object};
-use crate::command::{apply, kubectl, on_node};
+use crate::command::{kubectl, on_node};
+use crate::objects::apply;
 use crate::table;
 use crate::wait::until;
 use crate::world::World;

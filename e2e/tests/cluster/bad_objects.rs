@@ -1,7 +1,7 @@
 //! Malformed objects are refused by the API server with a message that a person can act on.
 
 use anyhow::{Context, Result, ensure};
-use localmodel_e2e::command::{apply, root};
+use localmodel_e2e::command::{root, run_with};
 use localmodel_e2e::world::beside_others;
 
 #[tokio::test]
@@ -22,7 +22,8 @@ async fn malformed_objects_are_refused_with_a_message() {
 async fn refused(yaml: &str) -> Result<()> {
     let wanted =
         yaml.lines().next().and_then(|line| line.strip_prefix("# refused: ")).context("a first line")?;
-    let error = apply(yaml).await.err().with_context(|| format!("accepted:\n{yaml}"))?;
+    let applied = run_with("kubectl", &["apply", "-f", "-"], yaml).await;
+    let error = applied.err().with_context(|| format!("accepted:\n{yaml}"))?;
     ensure!(error.to_string().contains(wanted), "not {wanted:?} but {error}");
     Ok(())
 }

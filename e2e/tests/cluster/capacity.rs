@@ -40,7 +40,7 @@ async fn what_does_not_fit_waits_with_its_numbers_and_goes_ahead_when_a_cache_is
         })
         .await?;
 
-        kubectl(&["delete", "localmodelcache", &world.name("first"), "--timeout=30s"]).await?;
+        kubectl(&["delete", "localmodelcache", &world.name("first"), "--timeout=90s"]).await?;
         world.until_available("second", 1, 1).await?;
         let conditions = conditions(&world, "second").await?;
         ensure!(!conditions.iter().any(|c| c.type_ == WAITS), "{conditions:?}");

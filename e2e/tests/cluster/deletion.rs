@@ -1,10 +1,14 @@
 //! What is left when a cache is deleted: nothing.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use localmodel::api::ModelStatus::ModelDownloading;
 use localmodel::api::source::storage_key;
+use localmodel_e2e::audit::{self, Request};
 use localmodel_e2e::command::kubectl;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{WORKERS, World, beside_others};
@@ -19,10 +23,33 @@ async fn a_cache_deleted_while_its_job_runs_leaves_nothing_either() {
         world.hub.fault(&Fault::always("midway/m", FaultKind::Throttle { bytes_per_second: 1000 })).await?;
         world.cache("m", &source).await?;
         world.until_status(WORKERS[1], "m", ModelDownloading).await?;
+        progress_costs_a_write_in_five_seconds(&world).await?;
         delete(&world).await?;
         nothing_is_left(&world, WORKERS[1]).await
     })
     .await;
+}
+
+/// While a download is under way its progress is in the status of the node, and costs it no more (A8).
+async fn progress_costs_a_write_in_five_seconds(world: &World) -> Result<()> {
+    let agent = format!("{}-agent-", world.prefix);
+    let is_report = |write: &Request| {
+        let object = &write.object_ref;
+        (&*object.resource, &*object.subresource) == ("localmodelnodes", "status")
+            && write.pod().is_some_and(|pod| pod.starts_with(&agent))
+    };
+    let told = until("progress, after what was said when it began", || async {
+        let writes = audit::writes().await?;
+        let told: BTreeSet<Timestamp> =
+            writes.iter().filter(|write| is_report(write)).map(|write| write.received).collect();
+        Ok((told.len() >= 6).then_some(told))
+    })
+    .await?;
+    let last: Vec<Timestamp> = told.into_iter().rev().take(3).collect();
+    // The API server may have been slower to hear the first of two.
+    let is_apart = |pair: &[Timestamp]| pair[0].duration_since(pair[1]) > SignedDuration::from_secs(4);
+    ensure!(last.windows(2).all(is_apart), "written at {last:?}");
+    Ok(())
 }
 
 #[tokio::test]
@@ -75,7 +102,7 @@ async fn a_deleted_cache_leaves_nothing_but_what_another_one_has() {
 }
 
 async fn delete(world: &World) -> Result<()> {
-    kubectl(&["delete", "localmodelcache", &world.name("m"), "--timeout=30s"]).await.map(drop)
+    kubectl(&["delete", "localmodelcache", &world.name("m"), "--timeout=90s"]).await.map(drop)
 }
 
 async fn nothing_is_left(world: &World, node: &str) -> Result<()> {

@@ -2,10 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::Event;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use localmodel::api::node::DiskStatus;
 use localmodel::api::{LocalModelNodeGroup, ModelStatus};
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{kubectl, on_node};
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::config_map;
 use localmodel_e2e::world::{WORKERS, World, alone, beside_others, beside_others_then};
@@ -43,7 +46,7 @@ async fn a_flipped_byte_is_found_by_the_scrub_told_and_mended_alone() {
         })
         .await
     };
-    alone("rot", test, async |world| apply(&settings(world)?).await.map(drop)).await;
+    alone("rot", test, async |world| apply(&settings(world)?).await).await;
 }
 
 #[tokio::test]
@@ -79,7 +82,7 @@ async fn a_folder_that_is_not_ours_is_told_and_outlives_everything() {
         world.until_available("m", 1, 1).await?;
         let names = ["models/0123456789abcdef", "models/backup", "old"];
         until_disk(&world, "what is not ours, by name", |disk| disk.not_ours == names).await?;
-        kubectl(&["delete", "localmodelcache", &world.name("m"), "--timeout=30s"]).await?;
+        kubectl(&["delete", "localmodelcache", &world.name("m"), "--timeout=90s"]).await?;
         let left = ["./models/backup/a", "./old/a"];
         until("nothing but what is not ours", || async {
             Ok((world.files(NODE).await? == left).then_some(()))
@@ -102,7 +105,7 @@ async fn a_disk_that_cannot_be_written_is_told_wherever_people_look_and_heals_by
                 && ["incoming/", "/models/locked", "user id 1000"].iter().all(|word| message.contains(word))
         })
         .await?;
-        until_ready_is(&world, "second", "DiskNotWritable").await?;
+        world.until_described("second", &["DiskNotWritable", "/models/locked", "user id 1000"]).await?;
         until_group_tells_of_a_disk(&world, true).await?;
         world.until_available("m", 1, 1).await?; // what is there still serves
 
@@ -128,7 +131,7 @@ async fn a_disk_without_room_is_told_with_bytes_needed_and_free_and_goes_on_when
         let message = detail.message.unwrap_or_default();
         ensure!(detail.reason.as_deref() == Some("DiskFull"), "{message}");
         ensure!(message.contains("bytes are needed and") && message.contains("are free"), "{message}");
-        until_ready_is(&world, "m", "DiskFull").await?;
+        world.until_described("m", &["DiskFull", "bytes are needed and", "are free"]).await?;
         on_node(NODE, "mount -o remount,size=100m /models/tiny").await?;
         // A failed Job that is deleted is tried again at once (A6).
         kubectl(&["delete", "job", "-n", "kserve-localmodel-jobs", "-l", "model=tiny-m"]).await?;
@@ -159,12 +162,11 @@ async fn only_the_shard_was_fetched(world: &World) -> Result<()> {
 
 /// Waits for an Event on the test's cache with these words.
 async fn until_event(world: &World, reason: &str, words: &str) -> Result<()> {
+    let by_reason = ListParams::default().fields(&format!("reason={reason}"));
     until(&format!("an Event {reason} that says {words:?}"), || async {
-        let each = r#"jsonpath={range .items[*]}{.involvedObject.name}: {.message}{"\n"}{end}"#;
-        let by_reason = format!("reason={reason}");
-        let told = kubectl(&["get", "events", "-A", "-o", each, "--field-selector", &by_reason]).await?;
-        let ours = format!("{}: ", world.name("m"));
-        Ok(told.lines().any(|line| line.starts_with(&ours) && line.contains(words)).then_some(()))
+        let told = Api::<Event>::all(world.client.clone()).list(&by_reason).await?;
+        let ours = told.iter().filter(|event| event.involved_object.name.as_ref() == Some(&world.name("m")));
+        Ok(ours.flat_map(|event| &event.message).any(|message| message.contains(words)).then_some(()))
     })
     .await
 }
@@ -174,15 +176,6 @@ async fn until_disk(world: &World, what: &str, is_so: impl Fn(&DiskStatus) -> bo
     until(what, || async {
         let status = world.node(NODE).await?.and_then(|local| local.status).unwrap_or_default();
         Ok(status.disks.get(&world.prefix).is_some_and(&is_so).then_some(()))
-    })
-    .await
-}
-
-/// Waits until a cache is not ready for this reason.
-async fn until_ready_is(world: &World, cache: &str, reason: &str) -> Result<()> {
-    until(&format!("Ready with reason {reason}"), || async {
-        let status = world.get(cache).await?.and_then(|cache| cache.status).unwrap_or_default();
-        Ok(status.conditions.iter().any(|c| c.type_ == "Ready" && c.reason == reason).then_some(()))
     })
     .await
 }

@@ -3,13 +3,15 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::ResourceExt;
+use kube::api::LogParams;
+use kube::{Api, ResourceExt};
 use localmodel::api::source::storage_key;
 use localmodel::plan::names::{
     CHOSEN_GROUP, GATE_CONTAINER, POD_CONTAINERS, POD_MODEL, POD_MOUNT_PATH, WARM_PREFIX,
 };
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{kubectl, on_node};
 use localmodel_e2e::kserve::serving::container;
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::JOBS;
 use localmodel_e2e::world::{WORKERS, World, beside_others};
@@ -36,8 +38,9 @@ async fn a_pod_waits_on_a_cold_and_on_a_wiped_node_and_after_a_failure_and_says_
 
         apply(&pod(&world, &namespace, "cold", "m")).await?;
         apply(&pod(&world, &namespace, "failed", "lost")).await?;
-        gate_says(&namespace, "cold", "the download is under way").await?;
-        gate_says(&namespace, "failed", "the download has failed: RepositoryNotFound: gate/lost").await?;
+        gate_says(&world, &namespace, "cold", "the download is under way").await?;
+        gate_says(&world, &namespace, "failed", "the download has failed: RepositoryNotFound: gate/lost")
+            .await?;
         ensure!(!is_warm(&world, &source).await?, "a node with an unfinished copy is called warm");
         world.hub.clear_faults("gate/m").await?;
         serves(&namespace, "cold").await?;
@@ -47,7 +50,7 @@ async fn a_pod_waits_on_a_cold_and_on_a_wiped_node_and_after_a_failure_and_says_
         on_node(NODE, &format!("rm -r /models/gate/models/{}", storage_key(&source))).await?;
         until("a cold node", || async { Ok((!is_warm(&world, &source).await?).then_some(())) }).await?;
         apply(&pod(&world, &namespace, "wiped", "m")).await?;
-        gate_says(&namespace, "wiped", "the download is under way").await?;
+        gate_says(&world, &namespace, "wiped", "the download is under way").await?;
         world.hub.clear_faults("gate/m").await?;
         serves(&namespace, "wiped").await?;
 
@@ -84,17 +87,17 @@ async fn the_label_mounts_where_and_for_whom_the_annotations_say_and_nobody_can_
         ensure!(mounted("server") == Some(Some("/srv/weights".into())), "{:?}", spec.containers);
         ensure!(mounted("beside") == Some(None), "{:?}", spec.containers);
 
-        // A tenant who may run anything mounts the claim itself, as root and to write.
+        // A tenant who may run anything mounts the model himself, as root and to write.
         kubectl(&["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce-"]).await?;
-        apply(&as_root(&world, &namespace)).await?;
-        kubectl(&["wait", "--for=condition=Ready", "pod/root", "-n", &namespace, "--timeout=90s"]).await?;
-        cannot_write(&storage_key(&source)).await
+        apply(&as_root(&world, &namespace, &storage_key(&source))).await?;
+        kubectl(&["wait", "--for=condition=Ready", "pod/root", "-n", &namespace, "--timeout=180s"]).await?;
+        cannot_write().await
     })
     .await;
 }
 
 /// A pod with the label and nothing else.
-fn pod(world: &World, namespace: &str, name: &str, cache: &str) -> String {
+pub(crate) fn pod(world: &World, namespace: &str, name: &str, cache: &str) -> String {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": namespace, "labels": {POD_MODEL: world.name(cache)}},
@@ -128,19 +131,21 @@ fn annotated(world: &World, namespace: &str) -> String {
 }
 
 /// A container of our image that stays and does nothing.
-fn idle(world: &World, name: &str) -> Value {
+pub(crate) fn idle(world: &World, name: &str) -> Value {
     let mut idle = container(name, &world.setup.image, 8080);
     idle["args"] = json!(["wait", "/nothing"]);
     idle["readinessProbe"].take();
     idle
 }
 
-/// A pod that mounts the serving claim whole, by itself, as root and to write.
-fn as_root(world: &World, namespace: &str) -> String {
+/// A pod that mounts a model by itself, as root and to write.
+fn as_root(world: &World, namespace: &str, key: &str) -> String {
     let mut idle = idle(world, "root");
     idle["args"] = json!(["wait", ROOT]);
     idle["securityContext"] = json!({"runAsUser": 0});
-    idle["volumeMounts"] = json!([{"name": "model", "mountPath": "/mnt/models", "readOnly": false}]);
+    let sub_path = format!("models/{key}");
+    idle["volumeMounts"] =
+        json!([{"name": "model", "mountPath": "/mnt/models", "subPath": sub_path, "readOnly": false}]);
     let claim = format!("{}-{}", world.name("m"), world.prefix);
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -155,9 +160,9 @@ fn as_root(world: &World, namespace: &str) -> String {
 }
 
 /// Tries to change a byte, to add a file and to remove one as the pod's own root does it: through its mounts.
-async fn cannot_write(key: &str) -> Result<()> {
+async fn cannot_write() -> Result<()> {
     let process = on_node(NODE, &format!("pgrep -f '^/localmodel wait {ROOT}'")).await?;
-    let folder = format!("/proc/{}/root/mnt/models/models/{key}", process.trim());
+    let folder = format!("/proc/{}/root/mnt/models", process.trim());
     let before = on_node(NODE, &format!("cat {folder}/config.json | sha256sum")).await?;
     for attempt in ["echo x >> config.json", "touch more", "rm config.json"] {
         let refused =
@@ -170,22 +175,24 @@ async fn cannot_write(key: &str) -> Result<()> {
 }
 
 /// Waits until the gate of a pod has said this, while nothing of the pod has started.
-async fn gate_says(namespace: &str, pod: &str, words: &str) -> Result<()> {
+async fn gate_says(world: &World, namespace: &str, pod: &str, words: &str) -> Result<()> {
+    let pods: Api<Pod> = world.in_namespace(namespace);
+    let of_gate = LogParams { container: Some(GATE_CONTAINER.into()), ..LogParams::default() };
     until(&format!("{words:?} of the gate of {pod}"), || async {
-        let said = kubectl(&["logs", "-n", namespace, pod, "-c", GATE_CONTAINER]).await?;
+        let said = pods.logs(pod, &of_gate).await?;
         ensure!(said.contains(words), "it says {said}");
         Ok(Some(()))
     })
     .await?;
-    let started = "jsonpath={.status.containerStatuses[*].started}";
-    let started = kubectl(&["get", "pod", pod, "-n", namespace, "-o", started]).await?;
-    ensure!(!started.contains("true"), "{pod} has started: {started}");
+    let status = pods.get(pod).await?.status.unwrap_or_default();
+    let mut containers = status.container_statuses.into_iter().flatten();
+    ensure!(containers.all(|container| container.started != Some(true)), "{pod} has started");
     Ok(())
 }
 
 /// Waits until the pod's server has read a whole model.
-async fn serves(namespace: &str, pod: &str) -> Result<()> {
-    kubectl(&["wait", "--for=condition=Ready", "pod", pod, "-n", namespace, "--timeout=90s"]).await.map(drop)
+pub(crate) async fn serves(namespace: &str, pod: &str) -> Result<()> {
+    kubectl(&["wait", "--for=condition=Ready", "pod", pod, "-n", namespace, "--timeout=180s"]).await.map(drop)
 }
 
 /// Whether the node is called warm for a model.

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use kube::ResourceExt;
 use localmodel::api::LocalModelNode;
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{kubectl, on_node};
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::JOBS;
 use localmodel_e2e::world::{WORKERS, World, beside_others};

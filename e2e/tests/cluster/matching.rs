@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use kube::{Api, ResourceExt};
-use localmodel_e2e::command::apply;
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::walkthrough::config_map;
 use localmodel_e2e::world::{World, alone, beside_others};
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ async fn without_the_feature_kserve_takes_its_marks_away() {
         }
         Ok(())
     };
-    alone("unmarked", test, async |world| apply(&config_map(&world.setup.image)?).await.map(drop)).await;
+    alone("unmarked", test, async |world| apply(&config_map(&world.setup.image)?).await).await;
 }
 
 /// Two node groups without a node, so that nothing is downloaded, and the caches.

@@ -9,8 +9,9 @@ use kube::api::{Patch, PatchParams};
 use localmodel::api::LocalModelNode;
 use localmodel::api::source::storage_key;
 use localmodel::plan::names;
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{kubectl, on_node};
 use localmodel_e2e::kserve::serving::inference_service;
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::JOBS;
 use localmodel_e2e::world::{WORKERS, World, beside_others};
@@ -48,7 +49,7 @@ async fn caches_of_one_name_and_source_have_separate_copies_and_one_leaves_witho
         let said = guarded.context("a cache in use was deleted")?.to_string();
         ensure!(said.contains(&wanted), "{said}");
         kubectl(&["delete", "inferenceservice", "mine", "-n", &team]).await?;
-        kubectl(&["delete", "localmodelnamespacecache", &name, "-n", &team, "--timeout=30s"]).await?;
+        kubectl(&["delete", "localmodelnamespacecache", &name, "-n", &team, "--timeout=90s"]).await?;
         until("nothing of the namespace cache", || async {
             let files = world.files(WORKERS[0]).await?;
             ensure!(!files.iter().any(|file| file.starts_with("./namespaces/")), "{files:#?}");
@@ -86,7 +87,7 @@ async fn a_cluster_cache_that_goes_leaves_the_namespaces_copy_and_takes_its_own(
         world.namespace_cache(&team, "m", &source).await?;
         world.until_available("m", 1, 1).await?;
         world.until_available_in(&team, "m", 1, 1).await?;
-        kubectl(&["delete", "localmodelcache", &world.name("m"), "--timeout=30s"]).await?;
+        kubectl(&["delete", "localmodelcache", &world.name("m"), "--timeout=90s"]).await?;
         let area = format!("./namespaces/{team}/");
         until("files below the namespace only", || async {
             let files = world.files(WORKERS[1]).await?;

@@ -7,7 +7,8 @@ use localmodel::api::LocalModelNodeGroup;
 use localmodel::api::ModelStatus::ModelDownloaded;
 use localmodel::plan::agent_pods::AGENT_NOT_RUNNING;
 use localmodel::plan::source::INVALID_SOURCE;
-use localmodel_e2e::command::{apply, kubectl};
+use localmodel_e2e::command::kubectl;
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{WORKERS, beside_others};
 
@@ -40,7 +41,7 @@ async fn neither_an_agent_that_restarts_nor_a_node_that_comes_back_downloads_any
 
         let agent = "localmodel.kserve.io/node-group=back,app.kubernetes.io/name=localmodel-agent";
         kubectl(&["delete", "pod", "-n", "kserve", "-l", agent, "--wait"]).await?;
-        kubectl(&["rollout", "status", "-n", "kserve", "daemonset/back-agent", "--timeout=60s"]).await?;
+        kubectl(&["rollout", "status", "-n", "kserve", "daemonset/back-agent", "--timeout=120s"]).await?;
         world.until_status(WORKERS[0], "m", ModelDownloaded).await?;
 
         world.leave(WORKERS[0]).await?;
@@ -70,11 +71,8 @@ async fn an_agent_that_cannot_run_is_told_of_in_the_kubelets_words_and_its_cache
             told.filter(|told| told.message.contains(WORKERS[0]) && told.message.contains("does not exist"))
                 .cloned()
         };
-        until("the cache's word about its agent", || async {
-            let status = world.get("m").await?.and_then(|cache| cache.status).unwrap_or_default();
-            Ok(said(&status.conditions))
-        })
-        .await?;
+        let words = [AGENT_NOT_RUNNING, WORKERS[0], "/models/stuck", "does not exist"];
+        world.until_described("m", &words).await?;
         until("the group's word about its agent", || async {
             let group = world.in_cluster::<LocalModelNodeGroup>().get("stuck").await?;
             Ok(said(&group.status.unwrap_or_default().conditions))

@@ -1,4 +1,4 @@
-//! What an agent that was taken over may not do, tried with the token of a real one (O6).
+//! What an agent or an operator that was taken over may not do, tried with the token of a real one (O6).
 //!
 //! Everything is tried as a dry run, which asks the same of roles and policies and harms nobody.
 
@@ -9,10 +9,12 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Secret, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
-use localmodel::api::{LocalModelCache, LocalModelNode};
-use localmodel_e2e::accounts::{agent, agent_nowhere};
+use localmodel::api::{LocalModelCache, LocalModelNode, ModelStatus};
+use localmodel::plan::names::warm_label;
+use localmodel_e2e::accounts::{agent, agent_nowhere, operator};
 use localmodel_e2e::walkthrough::JOBS;
 use localmodel_e2e::world::{WORKERS, World, beside_others};
+use localmodel_hub::{Fault, FaultKind};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -26,8 +28,12 @@ async fn an_agent_writes_the_status_and_the_jobs_of_its_own_node_and_nothing_els
         for node in WORKERS {
             world.join(node).await?;
         }
+        // Jobs that are there for as long as the test is.
+        world.hub.fault(&Fault::always("least/m", FaultKind::Throttle { bytes_per_second: 1000 })).await?;
         world.cache("m", &world.model("m").await?).await?;
-        world.until_available("m", 2, 2).await?;
+        for node in WORKERS {
+            world.until_status(node, "m", ModelStatus::ModelDownloading).await?;
+        }
         let team = world.namespace("team").await?;
         let client = agent(&world.client, &world.prefix, OWN).await?;
         nodes(&client).await.context("LocalModelNodes")?;
@@ -35,6 +41,26 @@ async fn an_agent_writes_the_status_and_the_jobs_of_its_own_node_and_nothing_els
         other_kinds(&client, &team).await.context("everything else")?;
         reads(&client, &team).await.context("reading")?;
         without_a_node(&world, &agent_nowhere().await?).await.context("a token without a node")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_operator_writes_the_warm_labels_of_nodes_and_nothing_else_of_them() {
+    beside_others("labels", |_| async move {
+        let nodes: Api<Node> = Api::all(operator().await?);
+        let label = |name: &str| Patch::Merge(json!({"metadata": {"labels": {name: "workers"}}}));
+        let warm = warm_label("0123456789abcdef", Some("team"));
+        nodes.patch_metadata(OWN, &tried_patch(), &label(&warm)).await.context("a warm label")?;
+        for name in ["test/labels", "kubernetes.io/hostname", "localmodel.kserve.io/other"] {
+            let words = "of the labels of a node only those are written that say what is warm there";
+            refused(nodes.patch_metadata(OWN, &tried_patch(), &label(name)).await, words)?;
+        }
+        let words = "of a node its labels are written, and nothing else";
+        let closed = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+        refused(nodes.patch(OWN, &tried_patch(), &closed).await, words)?;
+        let noted = Patch::Merge(json!({"metadata": {"annotations": {"test/labels": "yes"}}}));
+        refused(nodes.patch_metadata(OWN, &tried_patch(), &noted).await, words)
     })
     .await;
 }

@@ -8,8 +8,9 @@ use kube::{Api, ResourceExt};
 use localmodel::api::{LocalModelCache, NamespacedName};
 use localmodel::plan::names::{GATE_CONTAINER, UNUSED_SINCE};
 use localmodel::plan::serving::GRACE;
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{kubectl, on_node};
 use localmodel_e2e::kserve::serving::{Answer, ask, inference_service, llm_inference_service, until_ready};
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::{CACHE, KEY, NODE, SERVICE, SERVICES, SOURCE, serve};
 use localmodel_e2e::world::{WORKERS, World, beside_others};
@@ -124,7 +125,7 @@ async fn volumes_outlive_their_users_for_a_while(world: &World, namespace: &str)
     .await?;
     ensure!(world.in_cluster::<PersistentVolume>().get_opt(&volume).await?.is_some(), "the volume is gone");
     // A pod that still mounts it would begin the time anew.
-    kubectl(&["wait", "--for=delete", "pods", "--all", "-n", namespace, "--timeout=60s"]).await?;
+    kubectl(&["wait", "--for=delete", "pods", "--all", "-n", namespace, "--timeout=120s"]).await?;
     let earlier = since.parse::<Timestamp>()? - GRACE;
     let note = json!({"metadata": {"annotations": {UNUSED_SINCE: earlier.to_string()}}});
     claims.patch_metadata(claim, &PatchParams::default(), &Patch::Merge(note)).await?;

@@ -7,7 +7,8 @@ use kube::api::ListParams;
 use localmodel::api::node::ModelDetail;
 use localmodel::api::source::storage_key;
 use localmodel::plan::names;
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{kubectl, on_node};
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::JOBS;
 use localmodel_e2e::world::{WORKERS, World, beside_others};
@@ -95,7 +96,7 @@ async fn a_copy_of_credentials_holds_what_is_needed_follows_its_source_and_goes_
             copy.metadata.labels.is_some_and(|labels| labels.contains_key(names::MANAGED_BY)),
             "no label"
         );
-        kubectl(&["delete", "localmodelnamespacecache", &world.name("m"), "-n", &team, "--timeout=30s"])
+        kubectl(&["delete", "localmodelnamespacecache", &world.name("m"), "-n", &team, "--timeout=90s"])
             .await?;
         let left = copies(&world, &team).await?;
         ensure!(left.is_empty(), "a copy is left");
@@ -193,7 +194,7 @@ metadata: {{name: {name}, namespace: {namespace}}}
 secrets: [{{name: {name}}}]
 "
     );
-    apply(&(secret + &account)).await.map(drop)
+    apply(&(secret + &account)).await
 }
 
 async fn cache(world: &World, namespace: &str, cache: &str, source: &str, names: &str) -> Result<()> {
@@ -211,7 +212,6 @@ spec:
 "
     ))
     .await
-    .map(drop)
 }
 
 /// Waits until the node gives this reason for a namespace cache that it does not keep.

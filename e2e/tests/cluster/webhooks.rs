@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use localmodel::api::LocalModelCache;
-use localmodel_e2e::command::{apply, kubectl};
+use localmodel_e2e::command::kubectl;
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::setup::until_webhooks_answer;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{World, alone, beside_others};
@@ -34,11 +35,11 @@ async fn a_source_taken_twice_a_group_in_use_and_a_group_that_is_not_there_are_r
 
         let own = namespace_cache("checks-own", "checks-nowhere");
         let words = format!("LocalModelNamespaceCache {TEAM}/checks-own names checks-nowhere in nodeGroups");
-        refused(apply(&own).await.map(drop), &words)?;
+        refused(apply(&own).await, &words)?;
 
         let pod = pod("checks-pod", "localmodel.kserve.io/model: checks-typo");
         let words = "there is no LocalModelCache checks-typo, nor a LocalModelNamespaceCache checks-typo in namespace default";
-        refused(apply(&pod).await.map(drop), words)
+        refused(apply(&pod).await, words)
     })
     .await;
 }
@@ -93,9 +94,9 @@ async fn down(world: &World) -> Result<()> {
     apply(&plain).await.context("a pod without the label")?;
     let kserves = pod("down-kserve", "internal.serving.kserve.io/localmodel: down-m");
     apply(&kserves).await.context("a pod of KServe")?;
-    let ours = apply(&pod("down-ours", "localmodel.kserve.io/model: down-m")).await.map(drop);
+    let ours = apply(&pod("down-ours", "localmodel.kserve.io/model: down-m")).await;
     refused(ours, "failed calling webhook \"pods.localmodel.kserve.io\"")?;
-    let ours = apply(&pod("down-ours", "localmodel.kserve.io/model: down-m")).await.map(drop);
+    let ours = apply(&pod("down-ours", "localmodel.kserve.io/model: down-m")).await;
     refused(ours, "localmodel-webhook.kserve.svc")?;
     let living = kubectl(&["delete", "localmodelcache", "down-m"]).await.map(drop);
     refused(living, "failed calling webhook \"caches.localmodel.kserve.io\"")?;
@@ -206,9 +207,11 @@ async fn scale(replicas: u8) -> Result<()> {
     let deployment = "deployment/localmodel-operator";
     kubectl(&["scale", "-n", "kserve", deployment, &format!("--replicas={replicas}")]).await?;
     if replicas > 0 {
-        return kubectl(&["rollout", "status", "-n", "kserve", deployment, "--timeout=90s"]).await.map(drop);
+        return kubectl(&["rollout", "status", "-n", "kserve", deployment, "--timeout=180s"]).await.map(drop);
     }
-    kubectl(&["wait", "--for=delete", "pod", "-n", "kserve", "-l", OPERATOR, "--timeout=90s"]).await.map(drop)
+    kubectl(&["wait", "--for=delete", "pod", "-n", "kserve", "-l", OPERATOR, "--timeout=180s"])
+        .await
+        .map(drop)
 }
 
 /// A pod that nobody schedules: only its admission matters.

@@ -7,7 +7,8 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use localmodel::api::ModelStatus::ModelDownloaded;
 use localmodel::plan::names::{MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, is_warm_label};
-use localmodel_e2e::command::{apply, kubectl, on_node, run, run_with};
+use localmodel_e2e::command::{kubectl, on_node, run, run_with};
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::setup::{install, manifests};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{WORKERS, World, alone, beside_others};
@@ -78,13 +79,13 @@ async fn operator_and_agents_meet_the_restricted_standard() {
 async fn both_ways(world: &World, before: &Warm) -> Result<()> {
     // KServe's webhook is back under the name that is ours while nobody keeps the list.
     kubectl(&["scale", "-n", "kserve", "deployment/localmodel-operator", "--replicas=0"]).await?;
-    kubectl(&["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=60s"])
+    kubectl(&["rollout", "status", "-n", "kserve", "deployment/localmodel-operator", "--timeout=120s"])
         .await?;
     webhooks(&["localmodel-webhook", "kserves"]).await?;
     // As the README says for kustomize …
     let job = manifests("deploy/uninstall", &world.setup.image).await?;
     run_with("kubectl", &["replace", "--force", "-f", "-"], &job).await?;
-    let done = ["--for=condition=complete", "job/localmodel-uninstall", "--timeout=90s"];
+    let done = ["--for=condition=complete", "job/localmodel-uninstall", "--timeout=180s"];
     kubectl(&[&["wait", "-n", "kserve"], &done[..]].concat()).await?;
     let said = kubectl(&["logs", "-n", "kserve", "job/localmodel-uninstall"]).await?;
     ensure!(said.contains("took away   DaemonSet install-agent"), "{said}");
@@ -207,7 +208,7 @@ async fn is_served_as_before(world: &World, before: &Warm) -> Result<()> {
 
 async fn agents_run(world: &World) -> Result<()> {
     let agents = format!("daemonset/{}-agent", world.prefix);
-    let rollout = ["rollout", "status", "-n", "kserve", &agents, "--timeout=60s"];
+    let rollout = ["rollout", "status", "-n", "kserve", &agents, "--timeout=120s"];
     until("agents", || async { kubectl(&rollout).await.map(|_| Some(())) }).await
 }
 

@@ -2,7 +2,8 @@
 
 use anyhow::{Result, ensure};
 use localmodel::api::ModelStatus;
-use localmodel_e2e::command::{apply, kubectl, on_node};
+use localmodel_e2e::command::{kubectl, on_node};
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::setup::until_webhooks_answer;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::{CACHE, JOBS, KEY, NODE, label, object, remove};
@@ -42,7 +43,7 @@ async fn killed_walkthrough(world: &World) -> Result<()> {
     kill("agent").await?;
     kill("operator").await?;
 
-    kubectl(&["wait", "--for=condition=Ready", "localmodelcache", CACHE, "--timeout=60s"]).await?;
+    kubectl(&["wait", "--for=condition=Ready", "localmodelcache", CACHE, "--timeout=120s"]).await?;
     let jobs = kubectl(&["get", "jobs", "-n", JOBS, "-l", &format!("model={CACHE}"), "-o", "name"]).await?;
     ensure!(jobs.trim() == format!("job.batch/{CACHE}-{NODE}"), "one Job, of the documented name: {jobs}");
     let folders = on_node(NODE, "ls /models/models /models/incoming").await?;

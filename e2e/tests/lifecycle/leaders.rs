@@ -55,7 +55,12 @@ async fn two(world: &World) -> Result<()> {
     next(world, &second).await?;
     let source = world.model("n").await?;
     until("another cache", || async { world.cache("n", &source).await.map(Some) }).await?;
-    world.until_available("n", 1, 1).await.map(drop)
+    world.until_available("n", 1, 1).await?;
+
+    // A lease that somebody deletes is made anew by the one operator that is left.
+    scale(1).await?;
+    kubectl(&["delete", "lease", lease::NAME, "-n", "kserve"]).await?;
+    until("a new lease", || async { holder(world).await.map(Some) }).await.map(drop)
 }
 
 /// A process of an operator's pod, on the node where it runs.
@@ -110,5 +115,5 @@ async fn next(world: &World, before: &(String, LeaseSpec)) -> Result<(String, Le
 async fn scale(replicas: u8) -> Result<()> {
     let deployment = "deployment/localmodel-operator";
     kubectl(&["scale", "-n", "kserve", deployment, &format!("--replicas={replicas}")]).await?;
-    kubectl(&["rollout", "status", "-n", "kserve", deployment, "--timeout=90s"]).await.map(drop)
+    kubectl(&["rollout", "status", "-n", "kserve", deployment, "--timeout=180s"]).await.map(drop)
 }

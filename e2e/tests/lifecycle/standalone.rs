@@ -1,9 +1,10 @@
 //! A cluster without KServe: its kinds of services are not defined, and may come later (S10, S12).
 
 use anyhow::{Context, Result, ensure};
-use localmodel_e2e::command::{apply, kubectl};
+use localmodel_e2e::command::kubectl;
 use localmodel_e2e::kserve;
 use localmodel_e2e::kserve::serving::{inference_service, plain_deployment, until_ready};
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::setup::restart_operator;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{WORKERS, World, alone};
@@ -23,7 +24,7 @@ async fn a_deployment_serves_from_the_cache_without_kserve_whose_services_count_
 
 async fn without_kserve(world: &World) -> Result<()> {
     let kinds = ["inferenceservices.serving.kserve.io", "llminferenceservices.serving.kserve.io"];
-    kubectl(&[&["delete", "customresourcedefinition", "--timeout=60s"], &kinds[..]].concat()).await?;
+    kubectl(&[&["delete", "customresourcedefinition", "--timeout=120s"], &kinds[..]].concat()).await?;
     restart_operator().await?;
 
     world.group().await?;
@@ -34,7 +35,7 @@ async fn without_kserve(world: &World) -> Result<()> {
     world.hub.clear_requests("standalone/m").await?;
     let namespace = world.namespace("a").await?;
     apply(&plain_deployment(world, &namespace, 1)).await?;
-    kubectl(&["rollout", "status", "-n", &namespace, "deployment/plain", "--timeout=90s"]).await?;
+    kubectl(&["rollout", "status", "-n", &namespace, "deployment/plain", "--timeout=180s"]).await?;
     let asked = world.hub.requests("standalone/m").await?;
     ensure!(asked.is_empty(), "the hub was asked: {asked:?}");
     let refused = kubectl(&["delete", "localmodelcache", "standalone-m"]).await.err().context("deleted")?;

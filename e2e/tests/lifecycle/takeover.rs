@@ -12,9 +12,10 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use localmodel::api::ModelStatus::{self, ModelDownloaded};
 use localmodel::api::source::storage_key;
-use localmodel_e2e::command::{apply, kubectl, on_node, run_with};
+use localmodel_e2e::command::{kubectl, on_node, run_with};
 use localmodel_e2e::kserve::local_model;
 use localmodel_e2e::kserve::serving::{ask, inference_service, until_ready};
+use localmodel_e2e::objects::apply;
 use localmodel_e2e::setup::{define, install, install_from, manifests, restart_operator};
 use localmodel_e2e::steady::quiet_for;
 use localmodel_e2e::wait::until;
@@ -65,7 +66,7 @@ async fn there_and_back(world: &World) -> Result<()> {
     world.hub.clear_faults("takeover/late").await?;
     for cache in ["served", "bare", "late"] {
         says(world, cache, ModelDownloaded).await?;
-        kubectl(&["rollout", "status", "-n", "kserve", "daemonset/takeover-agent", "--timeout=60s"]).await?;
+        kubectl(&["rollout", "status", "-n", "kserve", "daemonset/takeover-agent", "--timeout=120s"]).await?;
         world.until_available(cache, 1, 1).await?;
     }
     world.until_available_in(&team, "own", 1, 1).await?;
@@ -81,7 +82,7 @@ async fn there_and_back(world: &World) -> Result<()> {
     restart_operator().await?;
     for cache in ["served", "bare", "late"] {
         let name = world.name(cache);
-        kubectl(&["wait", "--for=condition=Ready", "localmodelcache", &name, "--timeout=60s"]).await?;
+        kubectl(&["wait", "--for=condition=Ready", "localmodelcache", &name, "--timeout=120s"]).await?;
     }
 
     // "Back"
@@ -185,7 +186,7 @@ async fn is_as_before(world: &World, team: &str, before: &BTreeMap<String, Strin
 /// Pods in place of those that started on KServe's volumes.
 async fn a_new_pod_starts_warm(world: &World, team: &str) -> Result<()> {
     let before = pods(world, team).await?;
-    kubectl(&["delete", "pods", "--all", "-n", team, "--timeout=60s"]).await?;
+    kubectl(&["delete", "pods", "--all", "-n", team, "--timeout=120s"]).await?;
     until("answers of the new pods", || async {
         let after = pods(world, team).await?;
         ensure!(after.len() == SERVICES.len(), "pods: {after:?}");
@@ -200,7 +201,7 @@ async fn uninstall(world: &World) -> Result<()> {
     let uninstall = manifests("deploy/uninstall", &world.setup.image).await?;
     run_with("kubectl", &["replace", "--force", "-f", "-"], &uninstall).await?;
     let job =
-        ["wait", "-n", "kserve", "--for=condition=complete", "job/localmodel-uninstall", "--timeout=90s"];
+        ["wait", "-n", "kserve", "--for=condition=complete", "job/localmodel-uninstall", "--timeout=180s"];
     kubectl(&job).await?;
     kubectl(&["delete", "-k", "deploy/uninstall"]).await?;
     kubectl(&["delete", "-k", "deploy/kserve", "--ignore-not-found"]).await.map(drop)

@@ -192,3 +192,25 @@ fn a_signed_url_in_another_initializers_last_words_loses_its_query() {
     let words = without_queries("GET https://cdn.example.com/m?Signature=secret failed: why?");
     assert_eq!(words, "GET https://cdn.example.com/m failed: why?");
 }
+
+#[test]
+fn why_a_job_has_no_pod_is_what_the_last_event_says_without_the_name_that_no_pod_has() {
+    let event = |reason: &str, second: i64, message: &str| -> Event {
+        from(json!({
+            "metadata": {"name": "e", "namespace": "jobs"}, "involvedObject": {}, "reason": reason,
+            "lastTimestamp": at(second).to_string(), "message": message,
+        }))
+    };
+    let words = |pod: &str, why: &str| format!("Error creating: pods \"{pod}\" is forbidden: {why}");
+    let events = [
+        event("FailedCreate", 3, &words("m-n-x7k2p", "exceeded quota: q, requested: pods=1")),
+        event("FailedCreate", 2, &words("m-n-aaaaa", "another quota")),
+        event("SuccessfulCreate", 4, "Created pod: m-n-bbbbb"),
+    ];
+    let problem = refusal("m-n", &events).unwrap();
+    assert_eq!(problem.reason, POD_REFUSED);
+    assert_eq!(problem.message, words("m-n-…", "exceeded quota: q, requested: pods=1"));
+    let unnamed = [event("FailedCreate", 3, "Error creating: no pods today")];
+    assert_eq!(refusal("m-n", &unnamed).unwrap().message, "Error creating: no pods today");
+    assert_eq!(refusal("m-n", &events[2..]), None);
+}

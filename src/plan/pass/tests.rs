@@ -471,3 +471,4 @@ fn one_models_failure_never_stops_the_next() {
 }
 
 mod convergence;
+mod refusals;

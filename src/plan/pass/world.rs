@@ -23,6 +23,7 @@ pub(in crate::plan) struct World {
     pub(in crate::plan) jobs: Vec<JobView>,
     pub(in crate::plan) before: BTreeMap<String, Said>,
     pub(in crate::plan) recipes: BTreeMap<CopyKey, Result<Recipe, Problem>>,
+    pub(in crate::plan) refused: BTreeMap<CopyKey, Problem>,
     pub(in crate::plan) tried: BTreeMap<CopyKey, Recipe>,
     pub(in crate::plan) enabled: bool,
     pub(in crate::plan) now: i64,
@@ -40,6 +41,7 @@ pub(in crate::plan) fn world() -> World {
         jobs: Vec::new(),
         before: BTreeMap::new(),
         recipes: BTreeMap::new(),
+        refused: BTreeMap::new(),
         tried: BTreeMap::new(),
         enabled: true,
         now: 10_000,
@@ -64,6 +66,7 @@ impl World {
             jobs: &self.jobs,
             before: &self.before,
             recipes: &self.recipes,
+            refused: &self.refused,
             tried: &self.tried,
             enabled: self.enabled,
             job_ttl: SignedDuration::from_secs(TTL),
@@ -119,5 +122,6 @@ pub(in crate::plan) fn job(name: &str, phase: JobPhase) -> JobView {
         deleting: false,
         recipe: None,
         started: Some(at(9_000)),
+        without_pod: false,
     }
 }

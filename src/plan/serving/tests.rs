@@ -1,4 +1,4 @@
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::plan::samples::{at, cache_named, from};
@@ -77,18 +77,4 @@ fn a_claim_in_deletion_is_left_to_kubernetes() {
     deleting.metadata.deletion_timestamp = Some(from(json!("1970-01-01T00:01:40Z")));
     assert_eq!(claim(&deleting, false, at(1000)), Claim::Keep);
     assert_eq!(claim(&deleting, true, at(1000)), Claim::Keep);
-}
-
-#[test]
-fn a_pod_mounts_a_claim_until_it_has_ended() {
-    let pod = |phase: &str, volume: Value| -> Pod {
-        from(json!({"spec": {"containers": [], "volumes": [volume]}, "status": {"phase": phase}}))
-    };
-    let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "m-g"}});
-    assert!(mounts(&pod("Running", volume.clone()), "m-g"));
-    assert!(mounts(&pod("Pending", volume.clone()), "m-g"));
-    assert!(!mounts(&pod("Succeeded", volume.clone()), "m-g"));
-    assert!(!mounts(&pod("Failed", volume.clone()), "m-g"));
-    assert!(!mounts(&pod("Running", volume), "m-other"));
-    assert!(!mounts(&pod("Running", json!({"name": "v", "emptyDir": {}})), "m-g"));
 }
