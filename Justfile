@@ -22,7 +22,7 @@ deny:
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build
-    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test status --test walkthrough --test install --test reference --test protocol --test control --test binary --test model
+    hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test status --test walkthrough --test install --test reference --test documents --test protocol --test control --test binary --test model
 
 # What `unit` explores of the plan's model with few disturbances, with more of them and optimised: many minutes
 sweep DISTURBANCES="3":

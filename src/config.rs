@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, LocalObjectReference, Toleration};
 use serde::Deserialize;
 
+use crate::download::source::CA_FOLDER;
 use crate::plan::scrub;
 
 /// A section that cannot be read; whoever holds an earlier configuration keeps it.
@@ -64,9 +65,21 @@ pub struct Config {
     /// `storageInitializer.image`: the image of a download Job where nothing above names one.
     #[serde(skip)]
     pub storage_initializer_image: Option<String>,
+    /// `storageInitializer.caBundle…`: whom downloads trust beside the usual authorities.
+    #[serde(skip)]
+    pub ca_bundle: Option<CaBundle>,
     /// The section `credentials`: how secrets name what is in them (K3).
     #[serde(skip)]
     pub credentials: CredentialSettings,
+}
+
+/// The cluster's own certificate authorities, in KServe's terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaBundle {
+    /// The ConfigMap of the job namespace whose key `cabundle.crt` holds them.
+    pub config_map: String,
+    /// The folder that download containers find it in.
+    pub folder: String,
 }
 
 /// The section `credentials`, with KServe's names. Its `storageSecretNameAnnotation` is of services, which
@@ -135,9 +148,21 @@ pub struct ScrubSettings {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct StorageInitializer {
     image: Option<String>,
+    ca_bundle_config_map_name: Option<String>,
+    ca_bundle_volume_mount_path: Option<String>,
+}
+
+impl StorageInitializer {
+    fn ca_bundle(self) -> Option<CaBundle> {
+        let set = |value: Option<String>| value.filter(|value| !value.is_empty());
+        Some(CaBundle {
+            config_map: set(self.ca_bundle_config_map_name)?,
+            folder: set(self.ca_bundle_volume_mount_path).unwrap_or_else(|| CA_FOLDER.into()),
+        })
+    }
 }
 
 impl Default for Config {
@@ -159,6 +184,7 @@ impl Default for Config {
             pod: PodSettings::default(),
             scrub: ScrubSettings::default(),
             storage_initializer_image: None,
+            ca_bundle: None,
             credentials: CredentialSettings::default(),
         }
     }
@@ -204,7 +230,8 @@ impl Config {
         // A Job that went at once could tell no agent how it ended.
         config.job_ttl_seconds = config.job_ttl_seconds.max(60);
         let initializer: StorageInitializer = parse("storageInitializer", section("storageInitializer"))?;
-        config.storage_initializer_image = initializer.image.filter(|image| !image.is_empty());
+        config.storage_initializer_image = initializer.image.clone().filter(|image| !image.is_empty());
+        config.ca_bundle = initializer.ca_bundle();
         config.credentials = parse("credentials", section("credentials"))?;
         Ok(config)
     }
@@ -294,6 +321,22 @@ mod tests {
         assert_eq!((&*s3.s3_ca_bundle, &*s3.s3_ca_bundle_config_map), ("/ca", "ca"));
         let error = Config::read(Some(&map(&json!({"credentials": "{"})))).unwrap_err();
         assert_eq!(error.key, "credentials");
+    }
+
+    #[test]
+    fn kserves_bundle_of_authorities_is_read_and_an_empty_name_is_none() {
+        let bundle = |section: &str| {
+            let config = Config::read(Some(&map(&json!({ "storageInitializer": section })))).unwrap();
+            config.ca_bundle.map(|bundle| (bundle.config_map, bundle.folder))
+        };
+        let shipped = r#"{"caBundleConfigMapName": "", "caBundleVolumeMountPath": "/etc/ssl/custom-certs"}"#;
+        assert_eq!(bundle(shipped), None);
+        assert_eq!(
+            bundle(r#"{"caBundleConfigMapName": "ca"}"#),
+            Some(("ca".to_owned(), "/etc/ssl/custom-certs".to_owned()))
+        );
+        let elsewhere = r#"{"caBundleConfigMapName": "ca", "caBundleVolumeMountPath": "/certs"}"#;
+        assert_eq!(bundle(elsewhere), Some(("ca".to_owned(), "/certs".to_owned())));
     }
 
     #[test]

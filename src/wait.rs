@@ -42,7 +42,8 @@ fn positive(text: &str) -> Result<SignedDuration, String> {
 /// Runs the subcommand.
 pub async fn run(args: Args) -> ExitCode {
     let patience = args.patience.unsigned_abs();
-    tracing::info!(path = %args.path.display(), patience = ?patience, "waiting until the copy on this node is complete");
+    let (path, patience_seconds) = (args.path.display(), patience.as_secs());
+    tracing::info!(%path, patience_seconds, "waiting until the copy on this node is complete");
     let begun = Instant::now();
     let mut watch = Watch::new(patience);
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -56,7 +57,7 @@ pub async fn run(args: Args) -> ExitCode {
         }
         match watch.decide(look(&args.path), begun.elapsed()) {
             Decision::Hold(None) => {}
-            Decision::Hold(Some(line)) => tracing::info!("{line}"),
+            Decision::Hold(Some(line)) => tracing::info!(state = line, "the copy is not complete yet"),
             Decision::Open => {
                 tracing::info!("the copy is complete");
                 return ExitCode::SUCCESS;

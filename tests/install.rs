@@ -165,6 +165,8 @@ fn values_reach_the_settings_the_operators_pod_and_its_container() {
     let release = templated(&[
         "--set-json",
         &format!("localModel={values}"),
+        "--set",
+        "storageInitializer.caBundleConfigMapName=private-ca",
         "--set-json",
         r#"operator={"pod": {"nodeSelector": {"a": "b"}}, "resources": {"limits": {"memory": "1Gi"}}}"#,
     ]);
@@ -174,6 +176,9 @@ fn values_reach_the_settings_the_operators_pod_and_its_container() {
         serde_json::from_str::<Value>(settings).unwrap(),
         serde_json::from_str::<Value>(values).unwrap()
     );
+    let of_initializer = &release["ConfigMap kserve inferenceservice-config"]["data"]["storageInitializer"];
+    let of_initializer: Value = serde_json::from_str(of_initializer.as_str().unwrap()).unwrap();
+    assert_eq!(of_initializer, json!({"caBundleConfigMapName": "private-ca"}));
     for name in ["Deployment kserve localmodel-operator", "Job kserve localmodel-uninstall"] {
         let pod = &release[name]["spec"]["template"]["spec"];
         assert_eq!(pod["nodeSelector"], json!({"a": "b"}), "{name}");

@@ -1,5 +1,6 @@
 //! `docs/reference.md` says what the code says: it is rendered from the definitions of the objects, the list of
-//! reasons and the definitions of the metrics. `UPDATE_REFERENCE=1 cargo test --test reference` writes it.
+//! reasons and the definitions of the metrics. `UPDATE_REFERENCE=1 cargo test --test reference` writes it. Reasons
+//! and log lines are read from the sources: every one has to be listed, and of the form that people search for.
 
 #![allow(clippy::unwrap_used)] // helpers of tests stand outside the tests
 
@@ -208,4 +209,44 @@ fn every_reason_that_the_code_gives_is_listed() {
         }
     }
     assert!(given.len() > 45, "the places where reasons are given are found: {given:?}");
+}
+
+/// The arguments of each log line of a source, with its place.
+fn log_lines(path: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(path).unwrap();
+    let begin = Regex::new(r"tracing::(?:trace|debug|info|warn|error)!\(").unwrap();
+    let of = |found: regex::Match| {
+        let (mut depth, mut in_text) = (1, false);
+        let end = text[found.end()..].char_indices().find(|(at, c)| {
+            let is_escaped = text[..found.end() + at].ends_with('\\');
+            match c {
+                '"' if !is_escaped => in_text = !in_text,
+                '(' if !in_text => depth += 1,
+                ')' if !in_text => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        });
+        let line = text[..found.start()].lines().count();
+        let end = found.end() + end.map_or(0, |(at, _)| at);
+        (format!("{}:{line}", path.display()), text[found.end()..end].trim().trim_end_matches(',').to_owned())
+    };
+    begin.find_iter(&text).map(of).collect()
+}
+
+/// What a line is about stands in its fields, so that logs can be searched for it and lines of one kind be
+/// counted; and no field prints the inside of a value, where a secret may be (O4).
+#[test]
+fn every_log_line_is_a_constant_sentence_with_readable_fields() {
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src"), &mut files);
+    let lines: Vec<_> = files.iter().flat_map(|file| log_lines(file)).collect();
+    assert!(lines.len() > 60, "the log lines are found: {}", lines.len());
+    let sentence = Regex::new(r#"(?s)(?:^|,\s*)"[^"{}]+"$"#).unwrap();
+    let inside = Regex::new(r"(?:^|[\s,=(])\?\w").unwrap();
+    for (place, arguments) in lines {
+        assert!(sentence.is_match(&arguments), "{place}: names go into fields: {arguments}");
+        let fields = sentence.replace(&arguments, "");
+        assert!(!inside.is_match(&fields), "{place}: a field prints the inside of a value: {arguments}");
+    }
 }

@@ -131,7 +131,8 @@ impl<S: Fn() -> Settings> Scrub<S> {
         }
         record.finish(Timestamp::now());
         self.keep(copy, &open, &record).await;
-        tracing::info!(%copy, last = ?record.last, "scrubbed");
+        let (bytes, damaged) = record.last.map_or((0, 0), |done| (done.bytes, done.damaged));
+        tracing::info!(%copy, bytes, damaged_files = damaged, "scrubbed");
         self.wake.notify_one(); // the result stands in the status
         Ok(None)
     }
@@ -149,7 +150,7 @@ impl<S: Fn() -> Settings> Scrub<S> {
         tracing::warn!(%copy, file = file.path, why, "a file is damaged: it is downloaded again");
         let (disk, copy, open, path) = (self.disk.clone(), copy.clone(), open.clone(), file.path.clone());
         if let Err(error) = off_the_loop(move || disk.mark_corrupt(&copy, &open, &path)).await {
-            tracing::error!(%error, "it is kept in mind until this agent ends");
+            tracing::error!(%error, "damage is kept in mind until this agent ends");
         }
         true
     }

@@ -67,7 +67,8 @@ impl Agent {
             }
             for (model, (phase, detail)) in &outcome.status {
                 if before.model_status.get(model) != Some(phase) {
-                    tracing::info!(model, ?phase, reason = detail.reason, message = detail.message, "status");
+                    let (phase, reason) = (phase.as_str(), &detail.reason);
+                    tracing::info!(model, phase, reason, said = detail.message, "status changed");
                 }
             }
         }

@@ -57,7 +57,7 @@ impl Agent {
             match self.act(action, with, sources, config).await {
                 Ok(()) => {
                     disk_changed |= !matches!(action, Action::DeleteJob(_) | Action::Download(_));
-                    tracing::info!(?action, "done");
+                    tracing::info!(action = action.name(), on = action.on(), "done");
                 }
                 Err(error)
                     if let Action::Download(copy) = action
@@ -67,7 +67,7 @@ impl Agent {
                     refused.insert(copy.clone(), Problem::new(JOB_REFUSED, error.to_string()));
                 }
                 Err(error) if result.is_ok() => result = Err(error),
-                Err(error) => tracing::warn!(?action, %error, "failed"),
+                Err(error) => tracing::warn!(action = action.name(), on = action.on(), %error, "failed"),
             }
         }
         if disk_changed || refused != self.refused {

@@ -107,6 +107,19 @@ pub enum ModelStatus {
     Unknown,
 }
 
+impl ModelStatus {
+    /// The value as the API has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ModelDownloadPending => "ModelDownloadPending",
+            Self::ModelDownloading => "ModelDownloading",
+            Self::ModelDownloaded => "ModelDownloaded",
+            Self::ModelDownloadError => "ModelDownloadError",
+            Self::Unknown => "",
+        }
+    }
+}
+
 /// One model in detail.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]

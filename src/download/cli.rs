@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::error::{Error, Failure, Result};
 use super::job::download;
 use super::settings::Settings;
+use super::source::without_secrets;
 use super::variables::Variables;
 
 /// Downloads models: each source into the folder that follows it.
@@ -79,6 +80,7 @@ async fn download_all(args: &Args, pairs: &[[String; 2]], bars: Option<MultiProg
 
 fn usage(source: &str) -> ExitCode {
     let command = <Args as clap::Args>::augment_args(clap::Command::new("localmodel download"));
+    let source = without_secrets(source);
     let message = format!("{source:?} has no folder to go to: sources and folders come in pairs");
     // Where standard error is closed there is nobody to tell.
     let _ = command.clone().error(ErrorKind::WrongNumberOfValues, message).print();

@@ -262,7 +262,8 @@ impl Failure {
         };
         let written = serde_json::to_writer(&mut log, self).map_err(io::Error::from);
         if let Err(error) = written.and_then(|()| log.write_all(b"\n")) {
-            tracing::warn!("cannot write {}: {error}", termination_log.display());
+            let path = termination_log.display();
+            tracing::warn!(%path, %error, "the termination message cannot be written");
         }
     }
 }

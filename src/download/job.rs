@@ -57,7 +57,7 @@ pub async fn download(settings: &Settings, uri: &str, dest: &Path) -> Result<()>
             if commit.as_ref() == Some(&gone) {
                 return Err(error);
             }
-            tracing::warn!("{error}; asking what {} is now", job.told);
+            job.tell_gone(&error);
             let earlier = plan::earlier_files(job.manifest.as_ref(), Plan::read(&job.store)?.as_ref());
             job.fetch((job.ask(commit, earlier).await?, None)).await
         }
@@ -68,7 +68,7 @@ pub async fn download(settings: &Settings, uri: &str, dest: &Path) -> Result<()>
 /// Where to begin in the folder (nowhere, if it is complete), and the manifest it has.
 fn look(uri: &str, settings: &Settings, store: &Store) -> Result<(Option<Start>, Option<Manifest>)> {
     let manifest = Manifest::read_in(store).unwrap_or_else(|error| {
-        tracing::warn!("{error}; the files are checked");
+        tracing::warn!(%error, "the manifest cannot be read, the files are checked");
         None
     });
     let damage = match &manifest {
@@ -111,8 +111,8 @@ impl Job<'_> {
     async fn plan(&self, start: Start) -> Result<(Plan, Option<Vec<Damage>>)> {
         match start {
             Start::Repair(plan, damage) => {
-                for damage in &damage {
-                    tracing::warn!("{damage}: it is fetched again");
+                for Damage { path, kind } in &damage {
+                    tracing::warn!(path, damage = %kind, "a file is damaged, it is fetched again");
                 }
                 Ok((plan, Some(damage)))
             }
@@ -120,7 +120,7 @@ impl Job<'_> {
             Start::Ask { pin: Some(commit), earlier } => {
                 match self.ask(Some(commit), earlier.clone()).await {
                     Err(error) if error.is_gone() => {
-                        tracing::warn!("{error}; asking what {} is now", self.told);
+                        self.tell_gone(&error);
                         Ok((self.ask(self.source.commit().await?, earlier).await?, None))
                     }
                     plan => Ok((plan?, None)),
@@ -130,6 +130,10 @@ impl Job<'_> {
                 Ok((self.ask(self.source.commit().await?, earlier).await?, None))
             }
         }
+    }
+
+    fn tell_gone(&self, error: &Error) {
+        tracing::warn!(source = self.told, %error, "the commit is gone, asking what the source is now");
     }
 
     /// Plans the selected files (of a commit) and records the plan.
@@ -226,7 +230,7 @@ impl Job<'_> {
             Ok(fetched) => files.extend(fetched),
             Err(error) => {
                 if let Err(error) = transfer.learned.record() {
-                    tracing::warn!("{error}: what was learned of the source is forgotten");
+                    tracing::warn!(%error, "what was learned of the source is forgotten");
                 }
                 return Err(in_numbers(error, &progress.snapshot(), &self.store));
             }

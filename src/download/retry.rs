@@ -73,7 +73,7 @@ impl Attempts<'_> {
         let (Some(delay), true) = (self.delays.next(), asked <= Some(LONGEST_WAIT)) else {
             return Err(Error::GaveUp { attempts: self.made, last: Box::new(error) });
         };
-        tracing::warn!(attempt = self.made, "{error}; trying again");
+        tracing::warn!(attempt = self.made, %error, "a fault that may pass, trying again");
         match (asked, matches!(fault, Fault::RateLimited { .. })) {
             // All streams wait, and each a little differently, so that they do not come back as one.
             (Some(wait), _) => self.pause.extend(wait + delay.min(Duration::from_secs(1))),

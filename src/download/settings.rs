@@ -10,7 +10,7 @@ use super::engine::buffers::ALIGNMENT;
 use super::error::{Error, Result};
 use super::retry::Policy;
 use super::select::{Selection, parse_patterns};
-use super::source::Trust;
+use super::source::{Trust, without_secrets};
 use super::variables::Variables;
 
 /// The hub that is asked unless `HF_ENDPOINT` names another.
@@ -51,8 +51,9 @@ pub struct Settings {
     pub bars: Option<MultiProgress>,
 }
 
-/// Addresses of proxies by the scheme of the request, as the usual environment variables name them.
-#[derive(Clone, Debug, Default)]
+/// Addresses of proxies by the scheme of the request, as the usual environment variables name them; printed
+/// without the passwords in them.
+#[derive(Clone, Default)]
 pub struct Proxies {
     /// `HTTP_PROXY`.
     pub http: Option<String>,
@@ -62,6 +63,18 @@ pub struct Proxies {
     pub all: Option<String>,
     /// `NO_PROXY`: hosts that are asked directly.
     pub except: Option<String>,
+}
+
+impl std::fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let told = |url: &Option<String>| url.as_deref().map(without_secrets);
+        f.debug_struct("Proxies")
+            .field("http", &told(&self.http))
+            .field("https", &told(&self.https))
+            .field("all", &told(&self.all))
+            .field("except", &self.except)
+            .finish()
+    }
 }
 
 /// A secret that prints as dots.
@@ -179,7 +192,7 @@ mod tests {
             ("HF_TOKEN", "hf_secret\n"),
             ("https_proxy", "http://small:1"),
             ("HTTPS_PROXY", "http://capital:1"),
-            ("HTTP_PROXY", "http://capital:2"),
+            ("HTTP_PROXY", "me:hunter2@capital:2"),
             ("NO_PROXY", "hub"),
             ("SSL_CERT_FILE", "/etc/ca.pem"),
             ("STORAGE_ALLOW_PATTERNS", "*.json,*.txt"),
@@ -189,12 +202,13 @@ mod tests {
         assert_eq!(settings.endpoint.as_str(), "http://hub:8080/");
         assert_eq!(settings.token.as_ref().unwrap().header().unwrap(), "Bearer hf_secret");
         assert_eq!(settings.proxies.https.as_deref(), Some("http://small:1"));
-        assert_eq!(settings.proxies.http.as_deref(), Some("http://capital:2"));
+        assert_eq!(settings.proxies.http.as_deref(), Some("me:hunter2@capital:2"));
         assert_eq!(settings.proxies.except.as_deref(), Some("hub"));
         assert_eq!(settings.trust.only, [PathBuf::from("/etc/ca.pem")]);
         assert_eq!(settings.selection.allow_patterns(), ["*.json", "*.txt"]);
         assert!(settings.selection.ignore_patterns().is_empty());
-        assert!(!format!("{settings:?}").contains("hf_secret"));
+        let printed = format!("{settings:?}");
+        assert!(!printed.contains("hf_secret") && !printed.contains("hunter2"), "{printed}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub async fn verify(dest: &Path) -> Result<Vec<Damage>> {
     let (_, corrupt) = check(&store, readers, files).await?;
     let corrupt: Vec<String> = corrupt.into_iter().map(|file| file.path).collect();
     if let Err(error) = Manifest::record_corrupt(&store, &corrupt) {
-        tracing::warn!("{error}: what is corrupt is told, but not recorded for the next download");
+        tracing::warn!(%error, "what is corrupt is told, but cannot be recorded for the next download");
     }
     damages.extend(corrupt.into_iter().map(|path| Damage { path, kind: DamageKind::Corrupt }));
     damages.sort_by(|one, other| one.path.cmp(&other.path));

@@ -38,7 +38,11 @@ pub(super) async fn run<C: CacheKind>(context: Arc<Context>) {
     Controller::for_stream(stream::pending(), C::store(stores).clone())
         .with_config(controller_config())
         .reconcile_on(stores.triggers(touched))
-        .run(measured, |cache: Arc<C>, error, _| retry(error, &cache.key().to_string()), context.clone())
+        .run(
+            measured,
+            |cache: Arc<C>, error, _| retry(error, &C::kind(&()), &cache.key().to_string()),
+            context.clone(),
+        )
         .for_each(|_| std::future::ready(()))
         .await;
 }

@@ -105,10 +105,10 @@ pub(super) async fn own_image(client: &Client, settings: &Settings) -> Result<St
 pub(super) const RECHECK: Duration = Duration::from_secs(20);
 
 /// When a failed reconcile is tried again: at once where another write came between, else later.
-pub(super) fn retry(error: &Error, object: &str) -> Action {
+pub(super) fn retry(error: &Error, kind: &str, name: &str) -> Action {
     if error.is_conflict() {
         return Action::requeue(Duration::from_secs(1));
     }
-    tracing::warn!(object, %error, "reconcile failed, trying again");
+    tracing::warn!(kind, name, %error, "reconcile failed, trying again");
     Action::requeue(Duration::from_secs(10))
 }

@@ -75,10 +75,13 @@ where
     })
 }
 
-pub(super) fn tell<K>(
+pub(super) fn tell<K, F>(
     news: &broadcast::Sender<Touched>,
-    touched: impl Fn(&K) -> Touched + Send + 'static,
-) -> impl FnMut(Change<K>) + Send + 'static {
+    touched: F,
+) -> impl FnMut(Change<K>) + Send + 'static + use<K, F>
+where
+    F: Fn(&K) -> Touched + Send + 'static,
+{
     let news = news.clone();
     move |change| {
         let _ = news.send(match change {
@@ -125,7 +128,7 @@ pub(super) fn tell_of_nodes(news: &broadcast::Sender<Touched>) -> impl FnMut(Cha
 /// A status that follows from what others say is written often; it is nobody's to look at but the cache's own.
 pub(super) fn tell_of_caches<C: CacheKind>(
     news: &broadcast::Sender<Touched>,
-) -> impl FnMut(Change<C>) + Send + 'static {
+) -> impl FnMut(Change<C>) + Send + 'static + use<C> {
     let news = news.clone();
     let mut seen = HashMap::new();
     move |change| {
@@ -155,7 +158,7 @@ pub(super) fn tell_of_caches<C: CacheKind>(
 /// Of the many copies on a node few change at a time.
 pub(super) fn tell_of_local_nodes(
     news: &broadcast::Sender<Touched>,
-) -> impl FnMut(Change<LocalModelNode>) + Send + 'static {
+) -> impl FnMut(Change<LocalModelNode>) + Send + 'static + use<> {
     let mut tell = tell(news, |local: &LocalModelNode| Touched::LocalNode(local.name_any()));
     let news = news.clone();
     let mut seen: HashMap<String, HashMap<CacheKey, u64>> = HashMap::new();
@@ -205,7 +208,10 @@ mod tests {
 
     use super::*;
     use crate::api::LocalModelCache;
-    use crate::plan::samples::from;
+
+    fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).expect("an object")
+    }
 
     /// The news that a watch makes of what it saw.
     fn told<K: 'static, T: FnMut(Change<K>)>(

@@ -28,7 +28,11 @@ pub(super) async fn run(context: Arc<Context>) {
     Controller::for_stream(stream::pending(), stores.groups.store.clone())
         .with_config(controller_config())
         .reconcile_on(stores.triggers(touched))
-        .run(measured, |group, error, _| retry(error, &group.name_any()), context.clone())
+        .run(
+            measured,
+            |group, error, _| retry(error, "LocalModelNodeGroup", &group.name_any()),
+            context.clone(),
+        )
         .for_each(|_| std::future::ready(()))
         .await;
 }

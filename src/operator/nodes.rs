@@ -30,7 +30,7 @@ pub(super) async fn run(context: Arc<Context>) {
     Controller::for_stream(stream::pending(), stores.nodes.store.clone())
         .with_config(controller_config())
         .reconcile_on(stores.triggers(touched))
-        .run(measured, |node, error, _| retry(error, &node.name_any()), context.clone())
+        .run(measured, |node, error, _| retry(error, "Node", &node.name_any()), context.clone())
         .for_each(|_| std::future::ready(()))
         .await;
 }
@@ -121,6 +121,10 @@ async fn label(node: &Node, context: &Context, wanted: &BTreeMap<String, String>
     let body = Patch::Merge(json!({"metadata": meta}));
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     nodes.patch_metadata(&name, &params, &body).await.doing(|| format!("labelling Node {name}"))?;
-    tracing::info!(node = name, ?changes, "warm labels");
+    let (set, removed): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, value)| value.is_some());
+    let names = |labels: &[(&String, &Option<String>)]| {
+        labels.iter().map(|(label, _)| label.as_str()).collect::<Vec<_>>().join(",")
+    };
+    tracing::info!(node = name, set = names(&set), removed = names(&removed), "warm labels written");
     Ok(())
 }

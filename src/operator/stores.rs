@@ -22,10 +22,10 @@ use crate::config::{Config, ConfigError};
 use crate::live_config::LiveConfig;
 use crate::plan::agent::AGENT_PODS;
 use crate::plan::entries::{PlannedCache, is_ready};
-use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER};
+use crate::plan::names::{self, MANAGED_BY, MANAGER};
 use crate::plan::users::User;
 use crate::plan::{agent_pods, rivals, source};
-use crate::watch::{Change, Watch, watch};
+use crate::watch::{Watch, watch};
 
 /// The stores and their news.
 #[derive(Debug)]

@@ -95,8 +95,8 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
         Step::DeleteClaim => claims.delete(&claim_name, &seen(claim.as_ref())).await.map(drop),
         Step::DeleteVolume => volumes.delete(&volume_name, &seen(volume.as_ref())).await.map(drop),
     }
-    .doing(|| format!("{step:?} for PersistentVolumeClaim {namespace}/{claim_name}"))?;
-    tracing::info!(?step, volume = volume_name, claim = claim_name, namespace, "volumes");
+    .doing(|| format!("{step} for PersistentVolumeClaim {namespace}/{claim_name}"))?;
+    tracing::info!(%step, volume = volume_name, claim = claim_name, namespace, "a step towards volumes");
     Ok(None)
 }
 

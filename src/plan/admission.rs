@@ -7,6 +7,7 @@ use super::names::CacheKey;
 use super::source;
 use super::users::{Kind, User};
 use crate::api::{ClusterStorageContainer, LocalModelNodeGroup};
+use crate::download::source::without_secrets;
 
 /// The most names that a message lists.
 const MOST_NAMES: usize = 10;
@@ -19,7 +20,7 @@ pub enum Refused {
     SameSource {
         /// The other cache.
         other: String,
-        /// The source of both.
+        /// The source of both, as it may be told.
         uri: String,
     },
     /// A namespace cache names groups that do not exist (C10).
@@ -75,7 +76,7 @@ pub fn cache_written(
     if cache.key.namespace.is_none()
         && let Some(other) = others.iter().filter(is_same).map(|other| &other.key.name).min()
     {
-        return Err(Refused::SameSource { other: other.clone(), uri: uri.clone() });
+        return Err(Refused::SameSource { other: other.clone(), uri: without_secrets(uri) });
     }
     let mut warnings = Vec::new();
     if !missing_groups.is_empty() {

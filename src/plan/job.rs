@@ -15,7 +15,10 @@ use super::names::{self, CacheKey, JOB_MODEL, JOB_NAMESPACE, JOB_NODE, MANAGED_B
 use super::recipe::{Recipe, Versions};
 use crate::api::storage_container::SupportedUriFormat;
 use crate::api::{ClusterStorageContainer, ModelEntry, source};
-use crate::config::Config;
+use crate::config::{CaBundle, Config};
+
+/// The volume of the cluster's own certificate authorities, under KServe's name.
+const CA_VOLUME: &str = "cabundle-cert";
 
 /// The use that a `ClusterStorageContainer` must name to be chosen for a download Job.
 const WORKLOAD: &str = "localModelDownloadJob";
@@ -134,7 +137,13 @@ fn pod(download: &Download, key: &str) -> Value {
         });
     }
     let model = json!({"name": names::MODEL_VOLUME, "persistentVolumeClaim": {"claimName": claim(download)}});
-    let volumes: Vec<Value> = [model].into_iter().chain(download.credentials.pod_volumes()).collect();
+    // Where the ConfigMap is missing, downloads that need none of these authorities go on.
+    let bundle = config
+        .ca_bundle
+        .as_ref()
+        .map(|bundle| json!({"name": CA_VOLUME, "configMap": {"name": bundle.config_map, "optional": true}}));
+    let volumes = [model].into_iter().chain(download.credentials.pod_volumes()).chain(bundle);
+    let volumes: Vec<Value> = volumes.collect();
     let mut pod = json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -166,9 +175,14 @@ fn container(download: &Download, key: &str) -> Value {
         json!(template.unwrap_or_else(|| default_container(download.config, download.own_image)));
     container["args"] = json!([uri, MOUNT_PATH]);
     let model = json!({"name": names::MODEL_VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("{}/{key}", names::INCOMING)});
-    let mounts = [model].into_iter().chain(download.credentials.mounts());
+    let bundle = download.config.ca_bundle.as_ref();
+    let mount = bundle.map(|b| json!({"name": CA_VOLUME, "mountPath": b.folder, "readOnly": true}));
+    let mounts = [model].into_iter().chain(download.credentials.mounts()).chain(mount);
     container["volumeMounts"] = mounts.collect();
     inject(download.credentials, &mut container);
+    if let Some(bundle) = bundle {
+        tell_of_authorities(bundle, &mut container);
+    }
     if container["terminationMessagePolicy"].is_null() {
         container["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     }
@@ -194,6 +208,20 @@ fn inject(credentials: &Injection, container: &mut Value) {
     let theirs = container["env"].as_array().cloned().unwrap_or_default();
     let kept = theirs.into_iter().filter(|variable| !is_replaced(variable));
     container["env"] = kept.chain(credentials.env()).collect();
+}
+
+/// Says where the cluster's own certificate authorities are, in the variables that KServe's initializer reads;
+/// what the storage container says itself stays.
+fn tell_of_authorities(bundle: &CaBundle, container: &mut Value) {
+    let mut variables = container["env"].as_array().cloned().unwrap_or_default();
+    for (name, value) in
+        [("CA_BUNDLE_CONFIGMAP_NAME", &bundle.config_map), ("CA_BUNDLE_VOLUME_MOUNT_POINT", &bundle.folder)]
+    {
+        if variables.iter().all(|variable| variable["name"] != name) {
+            variables.push(json!({"name": name, "value": value}));
+        }
+    }
+    container["env"] = json!(variables);
 }
 
 fn default_container(config: &Config, own_image: &str) -> Container {

@@ -10,6 +10,7 @@ use super::names::{JOB_MODEL, JOB_NAMESPACE, MANAGED_BY, MANAGER, MODELS, NODE_G
 use super::pass::{JobPhase, JobView, POD_REFUSED, Problem};
 use crate::api::source::storage_key;
 use crate::download::Failure;
+use crate::download::source::text_without_secrets;
 
 /// The view of a download Job, of whatever group, ours or KServe's; `None` for any other Job.
 pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
@@ -79,11 +80,11 @@ fn failure(pod: &Pod) -> Option<Problem> {
     let Some(ended) = ended else {
         let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Failed"))?;
         let message = status.message.as_deref().unwrap_or("the pod failed");
-        return Some(Problem::new(status.reason.as_deref().unwrap_or("PodFailed"), message));
+        return Some(told(status.reason.as_deref().unwrap_or("PodFailed"), message));
     };
     if let Some(Ok(said)) = ended.message.as_deref().map(|text| serde_json::from_str::<Failure>(text.trim()))
     {
-        return Some(Problem::new(&said.reason, said.message));
+        return Some(told(&said.reason, &said.message));
     }
     Some(in_words_of_the_kubelet(ended))
 }
@@ -92,17 +93,13 @@ fn in_words_of_the_kubelet(ended: &ContainerStateTerminated) -> Problem {
     let reason = ended.reason.as_deref().filter(|reason| *reason != "Error").unwrap_or("DownloadFailed");
     let last = ended.message.as_deref().and_then(|text| text.trim().lines().last()).unwrap_or_default();
     let code = format!("the download container ended with exit code {}", ended.exit_code);
-    let words = if last.is_empty() { code } else { format!("{code}: {}", without_queries(last)) };
-    Problem::new(reason, words)
+    let words = if last.is_empty() { code } else { format!("{code}: {last}") };
+    told(reason, &words)
 }
 
-/// The text without the queries of its URLs: another initializer may log one that is signed.
-fn without_queries(text: &str) -> String {
-    let words = text.split(' ').map(|word| match word.split_once('?') {
-        Some((url, _)) if url.contains("://") => url,
-        _ => word,
-    });
-    words.collect::<Vec<_>>().join(" ")
+/// In words that others chose: another initializer may log an address that is signed.
+fn told(reason: &str, message: &str) -> Problem {
+    Problem::new(reason, text_without_secrets(message))
 }
 
 /// What a pod waits for, when that needs somebody to act.
@@ -119,7 +116,7 @@ fn waiting(pod: &Pod) -> Option<Problem> {
             }
             _ => None,
         };
-        return Some(Problem::new(of_secret.unwrap_or(reason), message));
+        return Some(told(of_secret.unwrap_or(reason), message));
     }
     let conditions = pod.status.as_ref()?.conditions.iter().flatten();
     let unscheduled = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;

@@ -1,12 +1,15 @@
 //! What an agent does in one pass over its node's disk: which Jobs to make and delete, which folders to
 //! place and erase, and what to say about each model (A2 to A4, A7, D2, D3).
 
+mod action;
 mod missing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+pub use action::Action;
 
 use super::disk::{CopyKey, Folder, Inventory};
 use super::gate::GateStatus;
@@ -148,34 +151,6 @@ impl View<'_> {
     pub(super) fn unwritable(&self, copy: &CopyKey) -> Option<&Problem> {
         self.unwritable.get(&None).or_else(|| self.unwritable.get(&copy.namespace))
     }
-}
-
-/// One thing to do. Each is safe to do twice.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Action {
-    /// Delete a Job with its pods.
-    DeleteJob(String),
-    /// Mark `models/K` of the root as one that pods of namespace caches read since KServe's time.
-    Keep(String),
-    /// Make `incoming/K`, with links to what is good in a damaged `models/K` or lent by another area's copy,
-    /// then the Job.
-    Download(CopyKey),
-    /// Write the manifest that another initializer does not, into `incoming/K`.
-    Adopt(CopyKey),
-    /// The same into `models/K`, where KServe's Jobs write.
-    AdoptModel(CopyKey),
-    /// Make `incoming/K` of a namespace from links to the complete `models/K` of the root.
-    Link(CopyKey),
-    /// Move `incoming/K` to `models/K` in one rename, or exchange the two.
-    Place(CopyKey),
-    /// Erase `incoming/K`.
-    EraseIncoming(CopyKey),
-    /// Erase `models/K`.
-    EraseModel(CopyKey),
-    /// Erase `gate/K`.
-    EraseGate(CopyKey),
-    /// Remove the empty folders of a namespace.
-    RemoveArea(String),
 }
 
 /// What a pass comes to.

@@ -222,7 +222,7 @@ reasons! {
     RATE_LIMITED = "RateLimited", Failure: "The source limits how often this address or token may ask.",
         "Wait, or use a token with a higher limit.";
     CERTIFICATE_NOT_TRUSTED = "CertificateNotTrusted", Failure: "The certificate of the source is not trusted.",
-        "Give the downloader the file of your certificate authority (`SSL_CERT_FILE`).";
+        "Name your certificate authority: `storageInitializer.caBundleConfigMapName` in ConfigMap `inferenceservice-config`, or `SSL_CERT_FILE`.";
     NOTHING_SELECTED = "NothingSelected", Failure: "The source has no file that is to be downloaded.",
         "Mend the allow and ignore patterns.";
     CHECKSUM_MISMATCH = "ChecksumMismatch", Failure: "A file's bytes are not what the source says, twice.",

@@ -5,6 +5,7 @@
 //! claim that names its volume can wait for the binder's next resync.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::api::core::v1::{
     ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
@@ -73,6 +74,24 @@ pub enum Step {
     ReplaceClaim(String),
     /// Somebody else's object has the name; the text says which and what to do.
     Conflict(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::CreateVolume => "create volume",
+            Self::CreateClaim => "create claim",
+            Self::AdoptVolume => "adopt volume",
+            Self::AdoptClaim => "adopt claim",
+            Self::FreeVolume => "free volume",
+            Self::DeleteClaim => "delete claim",
+            Self::DeleteVolume => "delete volume",
+            Self::Wait(_) => "wait",
+            Self::ReplaceClaim(_) => "replace claim",
+            Self::Conflict(_) => "conflict",
+        })
+    }
 }
 
 /// The download volumes of a cache in the job namespace (C1, C2). Those of a namespace cache begin at its

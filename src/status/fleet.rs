@@ -14,6 +14,7 @@ use crate::api::CacheStatus;
 use crate::api::cache::{NodeCopy, NodeStatus};
 use crate::api::node::DiskStatus;
 use crate::api::quantity;
+use crate::download::source::without_secrets;
 use crate::plan::conditions::READY;
 use crate::plan::names::CacheKey;
 
@@ -89,7 +90,7 @@ pub struct CacheView {
     /// The namespace of a namespace cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Where its model is stored.
+    /// Where its model is stored, as it may be told.
     pub source: String,
     /// The room that it asks for on a node.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -268,7 +269,7 @@ pub fn view(cache: &Cache, history: &History, now: Timestamp) -> CacheView {
     CacheView {
         name: key.name,
         namespace: key.namespace,
-        source: cache.spec.source_model_uri.clone(),
+        source: without_secrets(&cache.spec.source_model_uri),
         size: size.map(|size| size.0.clone()),
         node_groups: cache.spec.node_groups.clone(),
         state: worst(&copies, !problems.is_empty()),

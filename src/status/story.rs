@@ -156,7 +156,7 @@ pub fn story(seen: &Seen, history: &History, now: Timestamp) -> Story {
         time: Time(now),
         kind: if key.namespace.is_some() { "LocalModelNamespaceCache" } else { "LocalModelCache" },
         created: seen.cache.metadata.creation_timestamp.clone(),
-        storage_key: storage_key(&cache.source),
+        storage_key: storage_key(&spec.source_model_uri),
         credentials: credentials(
             spec.service_account_name.as_deref(),
             spec.storage.as_ref().and_then(|s| s.key.as_deref()),

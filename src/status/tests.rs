@@ -311,3 +311,75 @@ fn a_width_that_is_asked_for_wins_over_the_terminals() {
     assert_eq!(args.look(screen), Look { width: 200, height: None, colour: true });
     assert_eq!(args.look(Screen::default()), Look { width: NO_TERMINAL, height: None, colour: false });
 }
+
+/// What somebody may do or does: API group, resource, verb, and the namespace where it is not all of them.
+type Right = (String, String, String, Option<String>);
+
+/// What a request does, in the words of roles.
+fn right(uri: &str) -> Right {
+    let path = uri.split('?').next().unwrap();
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let (group, rest) = match parts.as_slice() {
+        ["api", _, rest @ ..] => ("", rest),
+        ["apis", group, _, rest @ ..] => (*group, rest),
+        _ => panic!("{uri}"),
+    };
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, rest @ ..] => {
+            (Some(namespace.replace("jobs", "kserve-localmodel-jobs")), rest)
+        }
+        rest => (None, rest),
+    };
+    let (resource, verb) = match rest {
+        [resource] => ((*resource).to_owned(), "list"),
+        [resource, _] => ((*resource).to_owned(), "get"),
+        [resource, _, sub] => (format!("{resource}/{sub}"), "get"),
+        _ => panic!("{uri}"),
+    };
+    (group.to_owned(), resource, verb.to_owned(), namespace)
+}
+
+/// The rights that the roles in docs/status.md give.
+fn documented() -> Vec<Right> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/status.md")).unwrap();
+    let roles = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let roles: Vec<Value> = serde_saphyr::from_multiple(roles).unwrap();
+    let texts = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut rights = Vec::new();
+    for role in &roles {
+        let namespace = role["metadata"]["namespace"].as_str().map(str::to_owned);
+        for rule in role["rules"].as_array().unwrap() {
+            let group = rule["apiGroups"][0].as_str().unwrap();
+            for resource in texts(&rule["resources"]) {
+                let verbs = texts(&rule["verbs"]).into_iter();
+                rights
+                    .extend(verbs.map(|verb| (group.to_owned(), resource.clone(), verb, namespace.clone())));
+            }
+        }
+    }
+    rights
+}
+
+#[tokio::test]
+async fn the_documented_roles_allow_what_is_asked_and_nothing_else() {
+    let mut asked = Vec::new();
+    for command in ["", "mixtral-8x7b-instruct", "search/reranker"] {
+        let server = cluster();
+        let requests = server.asked.clone();
+        let _ = server.shows(command).await;
+        asked.extend(requests.lock().unwrap().iter().map(|uri| right(uri)));
+    }
+    let documented = documented();
+    let allows = |given: &Right, wanted: &Right| {
+        (&given.0, &given.1, &given.2) == (&wanted.0, &wanted.1, &wanted.2)
+            && (given.3.is_none() || given.3 == wanted.3)
+    };
+    for wanted in &asked {
+        assert!(documented.iter().any(|given| allows(given, wanted)), "not documented: {wanted:?}");
+    }
+    for given in &documented {
+        assert!(asked.iter().any(|wanted| allows(given, wanted)), "never asked for: {given:?}");
+    }
+}

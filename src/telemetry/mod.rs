@@ -30,8 +30,7 @@ fn init_to<W>(writer: W)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error,kube_runtime=error"));
+    let filter = filter(std::env::var("RUST_LOG").ok().as_deref());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().flatten_event(true).init();
@@ -39,6 +38,18 @@ where
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         builder.with_ansi(terminal).init();
     }
+}
+
+/// What is logged. The client of the API server logs whole answers that it cannot read, and these may be
+/// Secrets: below errors it is heard only when it is asked for by its name.
+fn filter(asked: Option<&str>) -> EnvFilter {
+    let asked = asked.filter(|asked| !asked.trim().is_empty());
+    let wanted = match asked {
+        None => "info,kube_client=error,kube_runtime=error".to_owned(),
+        Some(asked) if asked.contains("kube_client") => asked.to_owned(),
+        Some(asked) => format!("{asked},kube_client=error"),
+    };
+    EnvFilter::try_new(wanted).unwrap_or_else(|_| filter(None))
 }
 
 /// Serves [`router`] on this port; ends only with an error.
@@ -77,6 +88,20 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    #[test]
+    fn the_client_of_the_api_server_keeps_what_it_reads_to_itself_unless_it_is_asked_by_name() {
+        for (asked, quiet) in [
+            (None, true),
+            (Some(""), true),
+            (Some("debug"), true),
+            (Some("localmodel=trace"), true),
+            (Some("not=a=filter"), true),
+            (Some("info,kube_client=debug"), false),
+        ] {
+            assert_eq!(filter(asked).to_string().contains("kube_client=error"), quiet, "{asked:?}");
+        }
+    }
 
     #[tokio::test]
     async fn readiness_says_what_it_waits_for_and_metrics_come_in_prometheus_format() {

@@ -71,11 +71,12 @@ where
         Err(error) => return unreadable(&body, otherwise, &error.to_string()),
     };
     let response = AdmissionResponse::from(&request);
-    let object = format!("{} {:?} {}", request.kind.kind, request.namespace, request.name);
+    let (kind, namespace, name) =
+        (request.kind.kind.clone(), request.namespace.clone(), request.name.clone());
     let decided = AssertUnwindSafe(decide(request)).catch_unwind().await;
     let verdict = Verdict(decided.as_ref().ok().map(|answer| answer.denied.is_some()));
     let decided = decided.unwrap_or_else(|_| {
-        tracing::error!(object, "a webhook failed: this is a fault in localmodel");
+        tracing::error!(kind, namespace, name, "a webhook failed: this is a fault in localmodel");
         failed(otherwise, "localmodel's webhook failed: this is a fault in it, its log says more")
     });
     let mut response = written(response, decided);

@@ -103,7 +103,7 @@ fn told(verdict: Result<Vec<String>, Refused>, object: &str) -> Answer {
     match verdict {
         Ok(warnings) => Answer { warnings, ..Answer::default() },
         Err(refused) => {
-            tracing::info!(object, %refused, "refused");
+            tracing::info!(name = object, %refused, "an object is refused");
             Answer::deny(refused.to_string())
         }
     }

@@ -46,6 +46,9 @@ async fn wrong_usage_is_told_with_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(stderr(&output).contains("Usage: localmodel download"), "{}", stderr(&output));
     }
+    let arguments = [SOURCE, "/tmp/x", "https://host/file?sig=hunter2"];
+    let output = command(&world.hub).args(arguments).output().unwrap();
+    assert!(stderr(&output).contains("https://host/file") && !stderr(&output).contains("hunter2"));
     assert_eq!(world.hub.requests(), []);
 }
 

@@ -30,5 +30,8 @@
 {{- end -}}
 {{- if eq $object.kind "ConfigMap" -}}
   {{- $_ := set $object.data "localModel" (toPrettyJson $values.localModel) -}}
+  {{- if $values.storageInitializer -}}
+    {{- $_ := set $object.data "storageInitializer" (toPrettyJson $values.storageInitializer) -}}
+  {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use kube::{Api, Client};
 use localmodel::api::LocalModelCache;
-use localmodel_e2e::command::{kubectl, on_node};
+use localmodel_e2e::command::{kubectl, on_node, run_with};
 use localmodel_e2e::dump::dump;
 use localmodel_e2e::kserve::serving::ask;
 use localmodel_e2e::objects::apply;
@@ -188,7 +188,8 @@ fn say(what: &str) {
 
 async fn applied(setup: &Setup, name: &str) -> Result<()> {
     println!("$ kubectl apply -f fixtures/walkthrough/{name}");
-    println!("{}", apply(&object(&setup.image, name)?).await?);
+    let manifest = object(&setup.image, name)?;
+    println!("{}", run_with("kubectl", &["apply", "-f", "-"], &manifest).await?);
     Ok(())
 }
 

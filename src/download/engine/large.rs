@@ -140,7 +140,7 @@ impl Streams {
     /// A file came corrupt: once more, from its first byte.
     async fn again(&self, index: usize, error: &Error) -> Result<()> {
         let Some(growing) = self.growing()[index].clone() else { return Ok(()) };
-        tracing::warn!(path = growing.file.path, "{error}; trying once more");
+        tracing::warn!(path = growing.file.path, %error, "a file came corrupt, trying once more");
         self.transfer.progress.lost(growing.file.size, Some(&growing.meter));
         growing.link.forget().await;
         let nothing = self.transfer.threads.run(move || growing.restart()).await?;

@@ -41,7 +41,7 @@ impl Transfer {
 async fn one(transfer: &Transfer, file: PlannedFile) -> Result<ManifestFile> {
     let mut result = once(transfer, &file).await;
     if let Err(error @ Error::ChecksumMismatch { .. }) = &result {
-        tracing::warn!(path = file.path, "{error}; trying once more");
+        tracing::warn!(path = file.path, %error, "a file came corrupt, trying once more");
         transfer.progress.lost(file.size, None);
         result = once(transfer, &file).await.map_err(twice);
     }

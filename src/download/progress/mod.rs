@@ -174,7 +174,7 @@ impl Progress {
                 if let Err(error) = report.write(store)
                     && !std::mem::replace(&mut failed, true)
                 {
-                    tracing::warn!("the progress cannot be written: {error}");
+                    tracing::warn!(%error, "the progress cannot be written");
                 }
                 last = Some(report);
             }

@@ -12,7 +12,7 @@ use reqwest::Url;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::objects::Connector;
+use super::objects::{Connector, told};
 use super::uri::{Account, Bucket};
 use crate::download::error::{Error, Result};
 use crate::download::variables::Variables;
@@ -167,14 +167,29 @@ fn built<S: ObjectStore>(built: object_store::Result<S>) -> Result<Arc<dyn Objec
     match built {
         Ok(store) => Ok(Arc::new(store)),
         Err(error) => {
-            Err(Error::InvalidSetting { name: "the environment of the object store", why: error.to_string() })
+            Err(Error::InvalidSetting { name: "the environment of the object store", why: why(&error) })
         }
     }
+}
+
+/// What a client cannot be made of. What cannot be read as a key may be one that is only written wrongly.
+fn why(error: &object_store::Error) -> String {
+    const UNREADABLE: &str = "Unable to decode service account file";
+    let text = told(error);
+    text.split_once(UNREADABLE).map_or(text.clone(), |(before, _)| format!("{before}{UNREADABLE}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_not_told() {
+        let key = r#""-----BEGIN PRIVATE KEY-----hunter2""#;
+        let builder = GoogleCloudStorageBuilder::new().with_bucket_name("b").with_service_account_key(key);
+        let error = built(builder.build()).unwrap_err().to_string();
+        assert!(error.contains("Unable to decode") && !error.contains("hunter2"), "{error}");
+    }
 
     #[test]
     fn the_endpoint_of_s3_is_found_by_both_of_its_names() {

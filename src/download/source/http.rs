@@ -67,6 +67,15 @@ impl Http {
         self.headers.contains_key(AUTHORIZATION)
     }
 
+    /// A text of somebody else's as it may be told: a proxy or a mirror may repeat the token that it refuses.
+    pub fn without_token(&self, text: &str) -> String {
+        let values = self.headers.values().filter_map(|value| value.to_str().ok());
+        let secrets = values.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+        secrets
+            .filter(|secret| !secret.is_empty())
+            .fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
+    }
+
     /// Sends GET for `range` (or all) of `url` and follows redirects; any other status is an answer.
     pub async fn get(&self, url: Url, range: Option<&Range<u64>>) -> Result<Answer> {
         self.pause.over().await;
@@ -221,4 +230,20 @@ fn proxies(settings: &Settings) -> Result<Vec<Proxy>> {
     let https = one("HTTPS_PROXY", &given.https, Proxy::https)?;
     let all = one("ALL_PROXY", &given.all, Proxy::all)?;
     Ok([http, https, all].into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::download::settings::Token;
+
+    #[test]
+    fn a_refusal_that_repeats_the_token_is_told_without_it() {
+        // Another test of this process may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let settings = Settings { token: Token::new("hf_hunter2"), ..Settings::new("http://hub").unwrap() };
+        let http = Http::new(&settings).unwrap();
+        assert_eq!(http.without_token("no scope: Bearer hf_hunter2"), "no scope: Bearer …");
+        assert!(!format!("{http:?}").contains("hunter2"));
+    }
 }

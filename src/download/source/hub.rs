@@ -146,10 +146,11 @@ impl Hub {
 
     fn refusal(&self, answer: &Answer, asked: Asked<'_>) -> Error {
         let what = plain(&answer.url);
+        let message = answer.header("x-error-message").map(|message| self.http.without_token(message));
         let refusal = Refusal {
             status: answer.status(),
             code: answer.header("x-error-code").unwrap_or_default(),
-            message: answer.header("x-error-message"),
+            message: message.as_deref(),
         };
         if let Some(fault) = passing_status(refusal.status, answer.response.headers()) {
             return Error::Passing { what, fault };

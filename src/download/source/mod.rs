@@ -19,8 +19,10 @@ use std::ops::Range;
 
 pub use body::{Body, content_range};
 pub use link::Link;
-pub use trust::Trust;
-pub use uri::{Account, Bucket, Location, Repository, SUPPORTED, is_commit, without_secrets};
+pub use trust::{CA_FOLDER, Trust};
+pub use uri::{
+    Account, Bucket, Location, Repository, SUPPORTED, is_commit, text_without_secrets, without_secrets,
+};
 
 use self::hub::Hub;
 use self::local::Local;

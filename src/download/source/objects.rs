@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use super::body::Body;
 use super::link::Link;
 use super::uri::{Account, Bucket};
-use super::{credentials, http};
+use super::{credentials, http, text_without_secrets};
 use crate::download::digest::Digest;
 use crate::download::error::{Error, Fault, Result};
 use crate::download::plan::PlannedFile;
@@ -205,14 +205,21 @@ fn failure(place: &str, error: object_store::Error) -> Error {
     }
 }
 
-/// An error in one line, without the addresses in it: their queries may be signatures.
-fn told(error: &object_store::Error) -> String {
+/// An error in one line. The queries of its addresses may be signatures, and a store's answer may hold the
+/// token or signature that it refuses: of that its code and message are told.
+pub(super) fn told(error: &object_store::Error) -> String {
     let text = error.to_string();
-    let words = text.split_whitespace().map(|word| match word.split_once('?') {
-        Some((address, _)) if address.contains("://") => address,
-        _ => word,
-    });
-    words.collect::<Vec<_>>().join(" ")
+    let answer = text.find("<?xml").or_else(|| text.find("<Error"));
+    let (words, answer) = text.split_at(answer.unwrap_or(text.len()));
+    let said = ["Code", "Message"].map(|name| element(answer, name).unwrap_or_default());
+    let words = format!("{} {}", words.trim_end_matches('\u{feff}'), said.join(" "));
+    text_without_secrets(&words.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// The text of the first element of this name.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
 }
 
 /// Makes `object_store` use our client.
@@ -297,5 +304,18 @@ mod tests {
         let error = failure("s3://b/k", object_store::Error::Generic { store: "S3", source });
         let text = error.to_string();
         assert!(text.contains("https://host/b/k failed") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn of_a_stores_answer_code_and_message_are_told_and_not_the_token_that_it_repeats() {
+        let source =
+            "Error performing GET https://s3/b in 2ms - Server returned non-2xx status code: 400 Bad \
+                      Request: \u{feff}<?xml version=\"1.0\"?>\n<Error><Code>ExpiredToken</Code><Message>The \
+                      provided token has expired.</Message><Token-0>hunter2</Token-0></Error>"
+                .into();
+        let error = failure("s3://b/k", object_store::Error::Generic { store: "S3", source });
+        let text = error.to_string();
+        assert!(!text.contains("hunter2") && !text.contains('<'), "{text}");
+        assert!(text.contains("400 Bad Request:") && text.contains("ExpiredToken The provided"), "{text}");
     }
 }

@@ -9,7 +9,7 @@ use crate::download::error::{Error, Result};
 use crate::download::variables::Variables;
 
 /// Where KServe mounts the cluster's own bundle, unless it says otherwise.
-const MOUNT: &str = "/etc/ssl/custom-certs";
+pub const CA_FOLDER: &str = "/etc/ssl/custom-certs";
 
 /// The certificate authorities that count.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ impl Trust {
     /// What counts for all sources.
     pub fn from_env(variables: &Variables) -> Self {
         let named = ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"].into_iter();
-        let mount = variables.get("CA_BUNDLE_VOLUME_MOUNT_POINT").unwrap_or(MOUNT);
+        let mount = variables.get("CA_BUNDLE_VOLUME_MOUNT_POINT").unwrap_or(CA_FOLDER);
         let is_mounted = variables.get("CA_BUNDLE_CONFIGMAP_NAME").is_some();
         Self {
             only: named.filter_map(|name| variables.get(name)).map(PathBuf::from).collect(),
@@ -64,7 +64,7 @@ impl Trust {
         }
         match self.cluster.as_deref().map(certificates) {
             Some(Ok(cluster)) => found.extend(cluster),
-            Some(Err(why)) => tracing::warn!("the cluster's bundle of certificate authorities: {why}"),
+            Some(Err(why)) => tracing::warn!(why, "the cluster's own certificate authorities cannot be read"),
             None => {}
         }
         // Stores of systems hold a few certificates that cannot be used; they are left out, as everywhere.

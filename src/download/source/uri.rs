@@ -48,8 +48,8 @@ pub struct Bucket {
     pub prefix: String,
 }
 
-/// Where a bucket is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a bucket is; printed without its signature.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Account {
     /// Amazon's S3, or what speaks like it.
     S3,
@@ -77,7 +77,7 @@ impl Location {
                 Some(_) => Ok(Self::Local(PathBuf::from(path))),
                 None => Err(invalid(uri, "it has to look like file:///path")),
             },
-            Some(_) => Err(Error::UnsupportedScheme { uri: uri.to_owned() }),
+            Some(_) => Err(Error::UnsupportedScheme { uri: told(uri) }),
             None => Err(invalid(uri, &format!("it has to look like one of {SUPPORTED}"))),
         }
     }
@@ -93,7 +93,7 @@ impl Location {
     }
 
     fn web(uri: &str) -> Result<Self> {
-        let url = Url::parse(uri).map_err(|error| invalid(&without_secrets(uri), &error.to_string()))?;
+        let url = Url::parse(uri).map_err(|error| invalid(uri, &error.to_string()))?;
         let host = url.host_str().unwrap_or_default();
         let azure =
             [".blob.core.windows.net", ".blob.storage.azure.net"].iter().any(|end| host.ends_with(end));
@@ -104,10 +104,10 @@ impl Location {
         }
         if !url.username().is_empty() || url.password().is_some() {
             let why = format!("it holds a user or a password; put headers into {host}-headers");
-            return Err(invalid(&without_secrets(uri), &why));
+            return Err(invalid(uri, &why));
         }
         if url.path().ends_with('/') {
-            return Err(invalid(&without_secrets(uri), "it names no file"));
+            return Err(invalid(uri, "it names no file"));
         }
         Ok(Self::Web(url))
     }
@@ -116,14 +116,24 @@ impl Location {
 /// A URI as it may be told: what is behind a `?` may be a signature, and what is before an `@` a password.
 pub fn without_secrets(uri: &str) -> String {
     let uri = uri.split(['?', '#']).next().unwrap_or_default();
-    match uri.split_once("://") {
-        Some((scheme @ ("http" | "https"), rest)) => {
-            let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
-            let host = host.rsplit('@').next().unwrap_or_default();
-            path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
-        }
-        _ => uri.to_owned(),
+    let (scheme, rest) = uri.split_at(uri.find("://").map_or(0, |at| at + "://".len()));
+    if matches!(scheme, "abfs://" | "abfss://" | "az://" | "azure://") {
+        return uri.to_owned(); // there the container stands before the `@`
     }
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    format!("{scheme}{}{path}", host.rsplit('@').next().unwrap_or_default())
+}
+
+/// The same of every address in a text.
+pub fn text_without_secrets(text: &str) -> String {
+    let word = |word: &str| if word.contains("://") { without_secrets(word) } else { word.to_owned() };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// The same for a message about the URI, which shows where something is left out.
+fn told(uri: &str) -> String {
+    let rest = if uri.contains(['?', '#']) { "?…" } else { "" };
+    without_secrets(uri) + rest
 }
 
 impl Bucket {
@@ -131,14 +141,11 @@ impl Bucket {
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '$');
         if name.is_empty() || !name.chars().all(allowed) {
-            return Err(invalid(
-                &without_secrets(uri),
-                "it names no bucket: letters, digits, '-', '_' and '.'",
-            ));
+            return Err(invalid(uri, "it names no bucket: letters, digits, '-', '_' and '.'"));
         }
         let prefix = prefix.trim_matches('/');
         if prefix.split('/').any(|part| part == ".." || part == ".") || prefix.contains("//") {
-            return Err(invalid(&without_secrets(uri), "its path holds '.', '..' or an empty part"));
+            return Err(invalid(uri, "its path holds '.', '..' or an empty part"));
         }
         let prefix = match account {
             // These URIs are web addresses, whose paths are encoded.
@@ -165,6 +172,19 @@ impl Bucket {
             Account::S3 => "s3",
             Account::Gcs => "gs",
             Account::Azure { .. } => "abfs",
+        }
+    }
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::S3 => f.write_str("S3"),
+            Self::Gcs => f.write_str("Gcs"),
+            Self::Azure { name, signature } => {
+                let signature = signature.as_ref().map(|_| "…");
+                f.debug_struct("Azure").field("name", name).field("signature", &signature).finish()
+            }
         }
     }
 }
@@ -211,7 +231,7 @@ pub fn is_commit(revision: &str) -> bool {
 }
 
 fn invalid(uri: &str, why: &str) -> Error {
-    Error::InvalidSource { uri: uri.to_owned(), why: why.to_owned() }
+    Error::InvalidSource { uri: told(uri), why: why.to_owned() }
 }
 
 #[cfg(test)]
@@ -258,6 +278,11 @@ mod tests {
             ("https://user:hunter2@host/file", "InvalidSource"),
             ("https://account.blob.core.windows.net/?sig=hunter2", "InvalidSource"),
             ("file://relative", "InvalidSource"),
+            ("hf://me:hunter2@o/m", "InvalidSource"),
+            ("hf://o/m?token=hunter2", "InvalidSource"),
+            ("s3://me:hunter2@b/m", "InvalidSource"),
+            ("ftp://me:hunter2@host/file", "UnsupportedScheme"),
+            ("HTTPS://host/file?sig=hunter2", "UnsupportedScheme"),
         ] {
             let error = Location::parse(uri).unwrap_err();
             assert_eq!(format!("{:?}", error.reason()), reason, "{uri}");
@@ -315,8 +340,15 @@ mod tests {
             ("https://host", "https://host"),
             ("hf://o/m:refs/pr/1", "hf://o/m:refs/pr/1"),
             ("abfs://c@acc/x", "abfs://c@acc/x"),
+            ("ftp://me:pw@host/a@b", "ftp://host/a@b"),
+            ("me:pw@host:3128", "host:3128"),
+            ("o/m", "o/m"),
         ] {
             assert_eq!(without_secrets(uri), told);
         }
+        let text = "GET (https://me:pw@host/b?sig=secret) by http://proxy:3128/?x failed: why? a@b";
+        assert_eq!(text_without_secrets(text), "GET (https://host/b by http://proxy:3128/ failed: why? a@b");
+        let signed = bucket("https://acc.blob.core.windows.net/c/m?sig=secret").0;
+        assert!(format!("{signed:?}").contains("acc") && !format!("{signed:?}").contains("secret"));
     }
 }

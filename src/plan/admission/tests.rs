@@ -45,6 +45,10 @@ fn a_second_cluster_cache_of_one_source_is_refused_in_kserves_words() {
     assert_eq!(said(&second, "hf://o/m2", &others, &[]), Ok(vec![]));
     // The cache itself is among those that are there.
     assert_eq!(said(&first, "hf://o/m", &others, &[]), Ok(vec![]));
+    let signed = "https://host/m?sig=secret";
+    let source = spec(signed, &["g"]);
+    let refused = Err("LocalModelCache first has the same StorageURI https://host/m".to_owned());
+    assert_eq!(said(&second, signed, &[planned(&first, &source)], &[]), refused, "without what is secret");
 }
 
 #[test]

@@ -170,6 +170,36 @@ fn args_and_mounts_are_ours_and_everything_else_is_the_containers() {
 }
 
 #[test]
+fn the_clusters_own_authorities_are_mounted_where_kserves_settings_say_and_any_initializer_is_told() {
+    let bundle = CaBundle { config_map: "private-ca".into(), folder: "/certs".into() };
+    let config = Config { ca_bundle: Some(bundle), default_job_image: None, ..config() };
+    for containers in [vec![], vec![hf_hub()]] {
+        let pod =
+            json!(made(&documented(&entry(), &config, &containers)))["spec"]["template"]["spec"].clone();
+        assert_eq!(
+            pod["volumes"][1],
+            json!({"name": "cabundle-cert", "configMap": {"name": "private-ca", "optional": true}})
+        );
+        let container = &pod["containers"][0];
+        let mount = json!({"name": "cabundle-cert", "mountPath": "/certs", "readOnly": true});
+        assert_eq!(container["volumeMounts"][1], mount);
+        let variables = container["env"].as_array().unwrap();
+        for variable in [
+            json!({"name": "CA_BUNDLE_CONFIGMAP_NAME", "value": "private-ca"}),
+            json!({"name": "CA_BUNDLE_VOLUME_MOUNT_POINT", "value": "/certs"}),
+        ] {
+            assert!(variables.contains(&variable), "{variables:?}");
+        }
+    }
+    let mut own = hf_hub();
+    let says = json!([{"name": "CA_BUNDLE_VOLUME_MOUNT_POINT", "value": "/mine"}]);
+    own.spec.spec.container.env = from(says.clone());
+    let container = container_of(&[own], &config);
+    assert_eq!(container["env"][0], says[0], "what the storage container says itself stays");
+    assert_eq!(container["env"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn a_privileged_container_is_one_that_the_api_server_accepts() {
     let mut theirs = hf_hub();
     theirs.spec.spec.container.security_context = from(json!({"privileged": true}));

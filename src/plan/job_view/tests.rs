@@ -189,8 +189,13 @@ fn a_pending_job_says_what_somebody_must_do() {
 
 #[test]
 fn a_signed_url_in_another_initializers_last_words_loses_its_query() {
-    let words = without_queries("GET https://cdn.example.com/m?Signature=secret failed: why?");
-    assert_eq!(words, "GET https://cdn.example.com/m failed: why?");
+    let words = "GET https://me:pw@cdn.example.com/m?Signature=secret failed: why?";
+    let message = json!({"reason": "Refused", "message": words}).to_string();
+    for said in [words, &message] {
+        let pods = [pod(1, &terminated(1, "Error", said))];
+        let JobPhase::Failed(_, problem) = phase_of(&condition("Failed"), &pods) else { panic!("it failed") };
+        assert!(problem.message.ends_with("GET https://cdn.example.com/m failed: why?"), "{problem:?}");
+    }
 }
 
 #[test]

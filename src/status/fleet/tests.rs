@@ -109,3 +109,12 @@ fn a_disk_that_cannot_be_used_is_told_and_others_are_not() {
     assert_eq!(fleet.disks.len(), 1);
     assert_eq!((fleet.disks[0].node.as_str(), fleet.disks[0].reason.as_str()), ("gpu-f", "DiskNotWritable"));
 }
+
+#[test]
+fn a_signature_in_a_source_is_not_shown() {
+    let mut cache = samples::cache("m", "1Gi", &[], &[]);
+    cache["spec"]["sourceModelUri"] = json!("https://host/m?sig=secret");
+    let fleet = of(&Seen { caches: vec![from(cache)], ..Seen::default() });
+    let shown = serde_json::to_string(&fleet).unwrap();
+    assert!(shown.contains("\"https://host/m\"") && !shown.contains("secret"), "{shown}");
+}

@@ -1,0 +1,65 @@
+//! The single things that a pass asks for, and what they are called in logs.
+
+use super::CopyKey;
+
+/// One thing to do. Each is safe to do twice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Delete a Job with its pods.
+    DeleteJob(String),
+    /// Mark `models/K` of the root as one that pods of namespace caches read since KServe's time.
+    Keep(String),
+    /// Make `incoming/K`, with links to what is good in a damaged `models/K` or lent by another area's copy,
+    /// then the Job.
+    Download(CopyKey),
+    /// Write the manifest that another initializer does not, into `incoming/K`.
+    Adopt(CopyKey),
+    /// The same into `models/K`, where KServe's Jobs write.
+    AdoptModel(CopyKey),
+    /// Make `incoming/K` of a namespace from links to the complete `models/K` of the root.
+    Link(CopyKey),
+    /// Move `incoming/K` to `models/K` in one rename, or exchange the two.
+    Place(CopyKey),
+    /// Erase `incoming/K`.
+    EraseIncoming(CopyKey),
+    /// Erase `models/K`.
+    EraseModel(CopyKey),
+    /// Erase `gate/K`.
+    EraseGate(CopyKey),
+    /// Remove the empty folders of a namespace.
+    RemoveArea(String),
+}
+
+impl Action {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::DeleteJob(_) => "delete Job",
+            Self::Keep(_) => "keep for services of KServe",
+            Self::Download(_) => "download",
+            Self::Adopt(_) => "adopt download",
+            Self::AdoptModel(_) => "adopt model",
+            Self::Link(_) => "link",
+            Self::Place(_) => "place",
+            Self::EraseIncoming(_) => "erase download",
+            Self::EraseModel(_) => "erase model",
+            Self::EraseGate(_) => "erase gate",
+            Self::RemoveArea(_) => "remove namespace",
+        }
+    }
+
+    /// The Job, copy or namespace that it is about.
+    pub fn on(&self) -> String {
+        match self {
+            Self::DeleteJob(name) | Self::Keep(name) | Self::RemoveArea(name) => name.clone(),
+            Self::Download(copy)
+            | Self::Adopt(copy)
+            | Self::AdoptModel(copy)
+            | Self::Link(copy)
+            | Self::Place(copy)
+            | Self::EraseIncoming(copy)
+            | Self::EraseModel(copy)
+            | Self::EraseGate(copy) => copy.to_string(),
+        }
+    }
+}
