@@ -91,6 +91,9 @@ impl World for Known {
     async fn namespace_cache_now(&self, _: &str, _: &str) -> Option<Arc<LocalModelNamespaceCache>> {
         None
     }
+    async fn caches_now(&self) -> Option<Vec<Arc<LocalModelCache>>> {
+        None
+    }
     async fn is_gone_now(&self, _: &CacheKey) -> bool {
         false
     }

@@ -68,9 +68,12 @@ pub struct Settings {
 /// Runs until a signal ends the process.
 pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     tracing::info!(node = settings.node, group = settings.group, root = %settings.root.display(), "agent starts");
-    let wake = Arc::new(Notify::new());
-    let woken = wake.clone();
-    let config = Arc::new(LiveConfig::start(&client, &settings.namespace, move |_| woken.notify_one()));
+    let (wake, rescrub) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (woken, paced) = (wake.clone(), rescrub.clone());
+    let config = Arc::new(LiveConfig::start(&client, &settings.namespace, move |_| {
+        woken.notify_one();
+        paced.notify_one();
+    }));
     let passed = Arc::new(AtomicBool::new(false));
     let (seen, port) = (passed.clone(), settings.health_port);
     let waiting =
@@ -80,7 +83,8 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     let live = config.clone();
     let metrics = Arc::new(AgentMetrics::new(&settings.node, &settings.group));
     let pace = move || (&live.get().scrub).into();
-    let scrub = Scrub::new(disk.clone(), pace, copies, wake.clone(), metrics.clone());
+    let (look, wakes) = ((copies, rescrub.clone()), wake.clone());
+    let scrub = Scrub::new(disk.clone(), pace, look, wakes, metrics.clone());
     let measured = metrics.clone();
     let health = telemetry::router(waiting, move || measured.text());
     let agent = Agent {
@@ -89,6 +93,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         settings,
         config,
         wake,
+        rescrub,
         scrubbed,
         passed,
         first_groups: HashMap::new(),
@@ -118,6 +123,8 @@ struct Agent {
     config: Arc<LiveConfig>,
     disk: Disk,
     wake: Arc<Notify>,
+    /// Lets the scrub look anew at what it has to read.
+    rescrub: Arc<Notify>,
     /// The copies that the scrub reads.
     scrubbed: watch::Sender<BTreeSet<CopyKey>>,
     passed: Arc<AtomicBool>,
@@ -129,8 +136,8 @@ struct Agent {
     reported: BTreeSet<String>,
     /// How far the downloads were at the last look, and when that was: the status follows no faster (A8).
     progress: (Option<Timestamp>, BTreeMap<CopyKey, ProgressReport>),
-    /// Why the API server refused the last Job of a copy.
-    refused: BTreeMap<CopyKey, Problem>,
+    /// Why the API server refused the last Job of a copy, and when.
+    refused: BTreeMap<CopyKey, (Problem, Timestamp)>,
     /// What the last Job of each copy was made from that could not be made complete: its Job may be gone.
     tried: BTreeMap<CopyKey, Recipe>,
     /// Whether the cluster's definition of nodes drops our own status fields.

@@ -21,7 +21,7 @@ use crate::plan::disk::CopyKey;
 use crate::plan::scrub::{self, Record, Settings, Step};
 use crate::telemetry::metrics::AgentMetrics;
 
-/// The longest pause between two looks: settings and copies may have changed.
+/// The longest pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 /// After so many bytes it is written down how far it is: small files do not wear out the disk.
@@ -48,6 +48,8 @@ pub(super) struct Scrub<S> {
     settings: S,
     /// The copies that this agent keeps.
     copies: watch::Receiver<BTreeSet<CopyKey>>,
+    /// Tells of other settings, and of copies that are complete now.
+    look: Arc<Notify>,
     /// Wakes the agent's next pass.
     wake: Arc<Notify>,
     metrics: Arc<AgentMetrics>,
@@ -59,11 +61,11 @@ impl<S: Fn() -> Settings> Scrub<S> {
     pub(super) fn new(
         disk: Disk,
         settings: S,
-        copies: watch::Receiver<BTreeSet<CopyKey>>,
+        (copies, look): (watch::Receiver<BTreeSet<CopyKey>>, Arc<Notify>),
         wake: Arc<Notify>,
         metrics: Arc<AgentMetrics>,
     ) -> Self {
-        Self { disk, settings, copies, wake, metrics, unwritten: BTreeMap::new() }
+        Self { disk, settings, copies, look, wake, metrics, unwritten: BTreeMap::new() }
     }
 
     pub(super) async fn run(mut self) -> Infallible {
@@ -79,6 +81,7 @@ impl<S: Fn() -> Settings> Scrub<S> {
             tokio::select! {
                 // An error says that the agent is about to end.
                 Ok(()) = self.copies.changed() => {}
+                () = self.look.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

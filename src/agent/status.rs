@@ -5,7 +5,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use super::{Agent, Look};
+use super::{Agent, Look, sources};
 use crate::api::LocalModelNode;
 use crate::error::{Doing, Error};
 use crate::plan::disk::CopyKey;
@@ -14,8 +14,37 @@ use crate::plan::names::MANAGER;
 use crate::plan::pass::Outcome;
 use crate::plan::{local_status, patch, scrub};
 
+/// How often in a row the agents of other groups may be faster with the same node's status.
+const TRIES: usize = 8;
+
 impl Agent {
+    /// Writes the status as it is to be. What others wrote since the look is kept: on a node of many groups
+    /// there is always somebody who was faster. Another list of models is for another look.
     pub(super) async fn write_status(
+        &mut self,
+        local: &LocalModelNode,
+        outcome: &Outcome,
+        look: &Look,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let mut latest = local.clone();
+        for _ in 1..TRIES {
+            match self.try_to_write(&latest, outcome, look, now).await {
+                Err(error) if error.is_conflict() => {
+                    let found = sources::local_node_now(&self.client, &self.settings.node).await?;
+                    let is_same = |found: &LocalModelNode| {
+                        found.uid() == local.uid() && found.spec.local_models == local.spec.local_models
+                    };
+                    let Some(found) = found.filter(is_same) else { return Err(error) };
+                    latest = found;
+                }
+                other => return other,
+            }
+        }
+        self.try_to_write(&latest, outcome, look, now).await
+    }
+
+    async fn try_to_write(
         &mut self,
         local: &LocalModelNode,
         outcome: &Outcome,

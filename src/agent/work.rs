@@ -1,8 +1,9 @@
 //! Carries out what the plan of a pass says. Each action is safe to do twice, and one that fails never
 //! keeps the others from being done (A2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -53,6 +54,7 @@ impl Agent {
         let mut result = Ok(());
         let mut disk_changed = false;
         let mut refused = BTreeMap::new();
+        let asked: BTreeSet<&CopyKey> = actions.iter().filter_map(asks_for).collect();
         for action in actions {
             match self.act(action, with, sources, config).await {
                 Ok(()) => {
@@ -64,16 +66,22 @@ impl Agent {
                         && error.is_refusal() =>
                 {
                     tracing::warn!(%copy, %error, "the Job was refused");
-                    refused.insert(copy.clone(), Problem::new(JOB_REFUSED, error.to_string()));
+                    let problem = Problem::new(JOB_REFUSED, error.to_string());
+                    refused.insert(copy.clone(), (problem, Timestamp::now()));
                 }
                 Err(error) if result.is_ok() => result = Err(error),
                 Err(error) => tracing::warn!(action = action.name(), on = action.on(), %error, "failed"),
             }
         }
-        if disk_changed || refused != self.refused {
+        if disk_changed {
+            self.rescrub.notify_one();
+        }
+        if disk_changed || !refused.is_empty() {
             self.wake.notify_one(); // nobody else tells of the disk, and what was refused is to be said
         }
-        self.refused = refused;
+        // What is not asked for at each look is kept until it was.
+        self.refused.retain(|copy, _| with.recipes.contains_key(copy) && !asked.contains(copy));
+        self.refused.extend(refused);
         result
     }
 
@@ -234,5 +242,13 @@ impl Agent {
             }
             other => other.map(|_| true).doing(|| format!("creating Job {name}")),
         }
+    }
+}
+
+/// The copy that a Job is asked for.
+fn asks_for(action: &Action) -> Option<&CopyKey> {
+    match action {
+        Action::Download(copy) => Some(copy),
+        _ => None,
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -65,6 +66,13 @@ impl World for Context {
         name: &str,
     ) -> Option<Arc<LocalModelNamespaceCache>> {
         now(&Api::namespaced(self.client.clone(), namespace), name).await.ok().flatten()
+    }
+
+    async fn caches_now(&self) -> Option<Vec<Arc<LocalModelCache>>> {
+        let found = Api::<LocalModelCache>::all(self.client.clone()).list(&ListParams::default()).await;
+        let told =
+            |error: &kube::Error| tracing::warn!(%error, "caches are checked by what the watch has seen");
+        Some(found.inspect_err(told).ok()?.items.into_iter().map(Arc::new).collect())
     }
 
     async fn is_gone_now(&self, cache: &CacheKey) -> bool {

@@ -32,6 +32,8 @@ pub const COPY_VANISHED: &str = "CopyVanished";
 pub const JOB_REFUSED: &str = "JobRefused";
 /// The API server refuses every pod of a Job: a quota, or admission.
 pub const POD_REFUSED: &str = "PodRefused";
+/// How long after a refusal the Job is asked for again.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(20);
 /// How long a Job may be without a pod before its Events are looked at.
 const POD_WITHIN: SignedDuration = SignedDuration::from_secs(5);
 /// How often the progress of a download is looked at (A8).
@@ -134,8 +136,8 @@ pub struct View<'a> {
     pub before: &'a BTreeMap<String, Said>,
     /// What the Job of each copy that lacks one would be made from, or why it cannot be made.
     pub recipes: &'a BTreeMap<CopyKey, Result<Recipe, Problem>>,
-    /// Why the API server refused the last Job of a copy, where it did.
-    pub refused: &'a BTreeMap<CopyKey, Problem>,
+    /// Why the API server refused the last Job of a copy, and when, where it did.
+    pub refused: &'a BTreeMap<CopyKey, (Problem, Timestamp)>,
     /// What the last Job of a copy was made from, where that is gone.
     pub tried: &'a BTreeMap<CopyKey, Recipe>,
     /// Whether anything new is downloaded (C9).

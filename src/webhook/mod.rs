@@ -56,6 +56,8 @@ pub trait World: Send + Sync + 'static {
         namespace: &str,
         name: &str,
     ) -> impl Future<Output = Option<Arc<LocalModelNamespaceCache>>> + Send;
+    /// All cluster caches as the API server has them; `None` where it does not answer.
+    fn caches_now(&self) -> impl Future<Output = Option<Vec<Arc<LocalModelCache>>>> + Send;
     /// Whether the API server says that a cache is gone, or in deletion.
     fn is_gone_now(&self, cache: &CacheKey) -> impl Future<Output = bool> + Send;
     /// The same for a node group: whether it is there.

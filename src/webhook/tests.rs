@@ -90,6 +90,11 @@ impl World for Known {
         None
     }
 
+    async fn caches_now(&self) -> Option<Vec<Arc<LocalModelCache>>> {
+        let new = self.caches_made_now.lock().unwrap();
+        Some(self.caches.iter().chain(&*new).cloned().collect())
+    }
+
     async fn is_gone_now(&self, cache: &CacheKey) -> bool {
         self.gone_now.contains(cache)
     }

@@ -27,9 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Cluster caches (C6, C7, S9).
 pub(super) async fn caches<W: World>(State(world): State<Arc<W>>, body: Bytes) -> Response {
     answer(body, Otherwise::Deny, async |request: AdmissionRequest<LocalModelCache>| {
-        let deletes = request.operation == Operation::Delete;
         let Some(cache) = request.object.or(request.old_object) else { return Answer::default() };
-        checked(&*world, &PlannedCache::from(&cache), deletes).await
+        checked(&*world, &PlannedCache::from(&cache), &request.operation).await
     })
     .await
 }
@@ -37,9 +36,8 @@ pub(super) async fn caches<W: World>(State(world): State<Arc<W>>, body: Bytes) -
 /// Namespace caches (C7, C10, S9).
 pub(super) async fn namespace_caches<W: World>(State(world): State<Arc<W>>, body: Bytes) -> Response {
     answer(body, Otherwise::Deny, async |request: AdmissionRequest<LocalModelNamespaceCache>| {
-        let deletes = request.operation == Operation::Delete;
         let Some(cache) = request.object.or(request.old_object) else { return Answer::default() };
-        checked(&*world, &PlannedCache::from(&cache), deletes).await
+        checked(&*world, &PlannedCache::from(&cache), &request.operation).await
     })
     .await
 }
@@ -64,9 +62,9 @@ pub(super) async fn groups<W: World>(State(world): State<Arc<W>>, body: Bytes) -
     .await
 }
 
-async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, deletes: bool) -> Answer {
+async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, operation: &Operation) -> Answer {
     let name = &cache.key.name;
-    if deletes {
+    if *operation == Operation::Delete {
         return told(deleted(world, &cache.key).await.map(|()| Vec::new()), name);
     }
     let (mut missing, mut groups) = (Vec::new(), Vec::new());
@@ -79,7 +77,10 @@ async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, deletes: bool) -
         }
     }
     let groups: Vec<&LocalModelNodeGroup> = groups.iter().map(|group| &**group).collect();
-    let others = world.caches();
+    // One with the same source may have been made in the same breath.
+    let new = cache.key.namespace.is_none() && *operation == Operation::Create;
+    let now = if new { world.caches_now().await } else { None };
+    let others = now.unwrap_or_else(|| world.caches());
     let others: Vec<PlannedCache> = others.iter().map(|cache| PlannedCache::from(&**cache)).collect();
     let containers = world.containers();
     let containers: Vec<&ClusterStorageContainer> = containers.iter().map(|container| &**container).collect();

@@ -23,6 +23,9 @@ async fn the_documented_walkthrough_happens_as_printed() {
     beside_others_then("walkthrough", test, async |world| {
         // The second service guards the cache for as long as it is there.
         world.end_users().await?;
+        // A group that caches use stays.
+        let many = ["delete", "localmodelnamespacecaches", "--all", "-n", &world.name("many")];
+        kubectl(&many).await?;
         remove().await
     })
     .await;

@@ -59,7 +59,7 @@ impl Sample {
     fn scrub<S: Fn() -> Settings>(&self, settings: S) -> (Scrub<S>, watch::Sender<BTreeSet<CopyKey>>) {
         let (wanted, copies) = watch::channel(BTreeSet::from([copy()]));
         let metrics = Arc::new(AgentMetrics::new("n", "g"));
-        (Scrub::new(self.disk.clone(), settings, copies, Arc::default(), metrics), wanted)
+        (Scrub::new(self.disk.clone(), settings, (copies, Arc::default()), Arc::default(), metrics), wanted)
     }
 
     /// Lets the scrub work until it has something to tell.

@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Action, COPY_DAMAGED, COPY_VANISHED, CREDENTIALS_EVERY, JobPhase, JobView, Outcome, PROGRESS_EVERY,
-    Problem, Said, View, is_active,
+    ASK_AGAIN, Action, COPY_DAMAGED, COPY_VANISHED, CREDENTIALS_EVERY, JobPhase, JobView, Outcome,
+    PROGRESS_EVERY, Problem, Said, View, is_active,
 };
 use crate::api::ModelStatus;
 use crate::api::node::ModelDetail;
@@ -191,11 +191,17 @@ fn without_job(
     if let Some(full) = view.full {
         return (ModelStatus::ModelDownloadError, with_problem(base, full));
     }
-    outcome.actions.push(Action::Download(copy.clone()));
-    match view.refused.get(copy) {
-        None => (ModelStatus::ModelDownloadPending, base),
-        Some(problem) => (ModelStatus::ModelDownloadError, with_problem(base, problem)),
+    let Some((problem, at)) = view.refused.get(copy) else {
+        outcome.actions.push(Action::Download(copy.clone()));
+        return (ModelStatus::ModelDownloadPending, base);
+    };
+    let again = *at + ASK_AGAIN;
+    if again <= view.now {
+        outcome.actions.push(Action::Download(copy.clone()));
+    } else {
+        wake(outcome, again);
     }
+    (ModelStatus::ModelDownloadError, with_problem(base, problem))
 }
 
 /// Whether a failure still waits for its next try although its Job has gone by its age. A failed Job

@@ -23,7 +23,7 @@ pub(in crate::plan) struct World {
     pub(in crate::plan) jobs: Vec<JobView>,
     pub(in crate::plan) before: BTreeMap<String, Said>,
     pub(in crate::plan) recipes: BTreeMap<CopyKey, Result<Recipe, Problem>>,
-    pub(in crate::plan) refused: BTreeMap<CopyKey, Problem>,
+    pub(in crate::plan) refused: BTreeMap<CopyKey, (Problem, Timestamp)>,
     pub(in crate::plan) tried: BTreeMap<CopyKey, Recipe>,
     pub(in crate::plan) enabled: bool,
     pub(in crate::plan) now: i64,

@@ -149,6 +149,17 @@ async fn what_is_no_question_at_all_is_a_bad_request() {
 }
 
 #[tokio::test]
+async fn a_source_that_was_taken_a_moment_ago_is_taken() {
+    let taken: LocalModelCache = serde_json::from_value(cache("first", "hf://o/new")).unwrap();
+    let caches_made_now = Mutex::new(vec![Arc::new(taken)]);
+    let twice = review("CREATE", "LocalModelCache", &cache("second", "hf://o/new"));
+    assert_eq!(
+        refusal(Known { caches_made_now, ..known() }, webhooks::CACHES_PATH, &twice).await,
+        "LocalModelCache first has the same StorageURI hf://o/new"
+    );
+}
+
+#[tokio::test]
 async fn caches_are_checked_when_they_are_made_and_when_they_go() {
     let twice = review("CREATE", "LocalModelCache", &cache("second", "hf://o/free"));
     assert_eq!(

@@ -6,7 +6,10 @@ use super::*;
 fn a_job_that_the_api_server_refuses_is_told_and_asked_for_again() {
     let mut world = world();
     let words = "creating Job m-n: exceeded quota: jobs, requested: count/jobs.batch=1";
-    world.refused.insert(root(), Problem::new(JOB_REFUSED, words));
+    world.refused.insert(root(), (Problem::new(JOB_REFUSED, words), at(9_990)));
+    let outcome = world.pass();
+    assert_eq!((outcome.actions, outcome.wake), (Vec::new(), Some(at(10_010))), "not at each look");
+    world.now = 10_010;
     let outcome = world.pass();
     assert_eq!(outcome.actions, [Action::Download(root())]);
     let (phase, detail) = &outcome.status[M];
