@@ -9,6 +9,7 @@ pub mod kserve;
 pub mod rights;
 pub mod setup;
 pub mod steady;
+pub mod sweep;
 pub mod table;
 pub mod wait;
 pub mod walkthrough;
