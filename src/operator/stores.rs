@@ -288,7 +288,7 @@ fn tell<K>(
     move |change| {
         let _ = news.send(match change {
             Change::Applied(object) | Change::Deleted(object) => touched(object),
-            Change::All => Touched::All,
+            Change::All(_) => Touched::All,
         });
     }
 }
@@ -321,7 +321,7 @@ fn tell_of_nodes(news: &broadcast::Sender<Touched>) -> impl FnMut(Change<Node>) 
             Change::Deleted(node) => {
                 seen.remove(&node.name_any());
             }
-            Change::All => seen.clear(),
+            Change::All(_) => seen.clear(),
         }
         tell(change);
     }
