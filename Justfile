@@ -27,7 +27,7 @@ unit: build
 # What `unit` and `crashes` explore in part, in whole: the plan's model with more disturbances, and a crash at each write; an hour
 sweep DISTURBANCES="3": build
     LOCALMODEL_DISTURBANCES={{DISTURBANCES}} cargo test --release --workspace --test model -- --nocapture --test-threads 1
-    LOCALMODEL_SWEEP=whole hack/cluster control-plane cargo test --workspace --test sweep -- --nocapture
+    LOCALMODEL_SWEEP=whole hack/cluster control-plane cargo test --workspace --test sweep --test generated -- --nocapture
 
 # Alert rules, dashboard and scraping, with the real Prometheus, which is unpacked below the user's cache
 monitoring: build

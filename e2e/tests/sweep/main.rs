@@ -14,7 +14,7 @@ use localmodel_e2e::sweep::{
 };
 
 /// Control planes that run side by side: most of a run is waiting.
-const LANES: usize = 2;
+const LANES: usize = 3;
 /// Seeds of each kind of disturbance that is random.
 const SEEDS: u64 = 6;
 /// Failures after which no further write is tried.
