@@ -8,8 +8,8 @@ demo: build
     hack/cluster up
     hack/cluster run target/*/debug/demo
 
-# Everything that CI checks: lints, dependencies, unit tests, monitoring, stores, the hub's proof, the cluster's tests, rights
-test: lint deny unit monitoring stores hub-proof e2e lifecycle rights
+# Everything that CI checks: lints, dependencies, unit tests, monitoring, stores, the hub's proof, the cluster's tests, rights, crashes
+test: lint deny unit monitoring stores hub-proof e2e lifecycle rights crashes
 
 # Formatting and lints, warnings denied
 lint:
@@ -24,9 +24,10 @@ deny:
 unit: build
     hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test status --test walkthrough --test install --test reference --test documents --test protocol --test control --test binary --test model
 
-# What `unit` explores of the plan's model with few disturbances, with more of them and optimised: many minutes
-sweep DISTURBANCES="3":
+# What `unit` and `crashes` explore in part, in whole: the plan's model with more disturbances, and a crash at each write; an hour
+sweep DISTURBANCES="3": build
     LOCALMODEL_DISTURBANCES={{DISTURBANCES}} cargo test --release --workspace --test model -- --nocapture --test-threads 1
+    LOCALMODEL_SWEEP=whole hack/cluster control-plane cargo test --workspace --test sweep --test generated -- --nocapture
 
 # Alert rules, dashboard and scraping, with the real Prometheus, which is unpacked below the user's cache
 monitoring: build
@@ -59,6 +60,10 @@ e2e *ARGS: build
 lifecycle *ARGS: build
     hack/cluster up
     hack/cluster run cargo test --workspace --test lifecycle -- --test-threads 32 {{ARGS}}
+
+# Operator and agents that crash as they write and see late, and objects that people get wrong: on an API server without nodes
+crashes: build
+    hack/cluster control-plane cargo test --workspace --test sweep --test generated -- --nocapture
 
 # What the audit log says after whole runs of e2e and lifecycle: rights used, none missing, one writer at a time
 rights: build

@@ -34,6 +34,45 @@ build_kubectl() { go_build kubernetes "kubectl (two minutes)" "$(kubernetes_stam
 
 build_coredns() { go_build coredns 'CoreDNS (two minutes)' '' "$1/" github.com/coredns/coredns; }
 
+# etcd, the API server and the controller manager, for tests that need no node: what the offline cluster is
+# made of where that is built, else out of the images that kubeadm would run, else built here.
+ensure_control_plane() { # sets $commands to their folder
+    local key name image
+    commands=$stages/kubernetes-$(command_key kubernetes build_kubernetes)
+    [[ ! -d $commands ]] || return 0
+    if [[ $(uname -s) == Linux ]] && have docker && pull_control_plane >"$logs/control-plane.log" 2>&1; then
+        key=$({ declare -f copy_control_plane && control_plane_images; } | digest)
+        stage control-plane "$key" copy_control_plane
+        commands=$stages/control-plane-$key
+        return
+    fi
+    ensure_go
+    command_stage kubernetes kubernetes
+}
+
+control_plane_images() { # the commands and the images that they are in
+    local name
+    for name in kube-apiserver kube-controller-manager; do
+        echo "$name registry.k8s.io/$name:$kubernetes_version"
+    done
+    echo "etcd $etcd_image"
+}
+
+pull_control_plane() {
+    while read -r name image; do
+        docker image inspect "$image" || docker pull "$image" || return
+    done < <(control_plane_images)
+}
+
+copy_control_plane() { # copy_control_plane FOLDER
+    local container
+    while read -r name image; do
+        container=$(docker create "$image" none)
+        docker cp "$container:/usr/local/bin/$name" "$1/$name"
+        docker rm "$container" >/dev/null
+    done < <(control_plane_images)
+}
+
 build_kubernetes() {
     go_build kubernetes "Kubernetes (five to ten minutes, once)" "$(kubernetes_stamp)" "$1/" \
         k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy,kubelet,kubeadm,kubectl}

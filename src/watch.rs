@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use futures::{FutureExt, Stream, StreamExt, pin_mut};
 use kube::api::Api;
@@ -21,8 +22,8 @@ pub enum Change<'a, K> {
     Applied(&'a K),
     /// This object was deleted.
     Deleted(&'a K),
-    /// The whole kind was read anew; anything may have changed.
-    All,
+    /// The whole kind was read anew, and this is all of it; anything may have changed.
+    All(&'a [Arc<K>]),
 }
 
 /// A store and the task that keeps it in step; the task ends with this value.
@@ -101,7 +102,7 @@ where
     K: Resource<DynamicType: Clone + Debug + Eq + Hash + Send + Sync> + Clone + Send + Sync + 'static,
 {
     let mut writer = Writer::new(kind.clone());
-    let store = writer.as_reader();
+    let (store, all) = (writer.as_reader(), writer.as_reader());
     let task = tokio::spawn(async move {
         pin_mut!(events);
         while let Some(event) = events.next().await {
@@ -116,7 +117,7 @@ where
             match &event {
                 Event::Apply(object) => on(Change::Applied(object)),
                 Event::Delete(object) => on(Change::Deleted(object)),
-                Event::InitDone => on(Change::All),
+                Event::InitDone => on(Change::All(&all.state())),
                 Event::Init | Event::InitApply(_) => {}
             }
         }

@@ -10,6 +10,7 @@ pub mod objects;
 pub mod rights;
 pub mod setup;
 pub mod steady;
+pub mod sweep;
 pub mod table;
 pub mod tokens;
 pub mod wait;

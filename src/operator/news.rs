@@ -86,7 +86,7 @@ where
     move |change| {
         let _ = news.send(match change {
             Change::Applied(object) | Change::Deleted(object) => touched(object),
-            Change::All => Touched::All,
+            Change::All(_) => Touched::All,
         });
     }
 }
@@ -119,7 +119,7 @@ pub(super) fn tell_of_nodes(news: &broadcast::Sender<Touched>) -> impl FnMut(Cha
             Change::Deleted(node) => {
                 seen.remove(&node.name_any());
             }
-            Change::All => seen.clear(),
+            Change::All(_) => seen.clear(),
         }
         tell(change);
     }
@@ -147,7 +147,7 @@ pub(super) fn tell_of_caches<C: CacheKind>(
                 seen.remove(&cache.key());
                 Touched::Cache(cache.key())
             }
-            Change::All => {
+            Change::All(_) => {
                 seen.clear();
                 Touched::All
             }
@@ -166,8 +166,9 @@ pub(super) fn tell_of_local_nodes(
         let (name, now) = match &change {
             Change::Applied(local) => (local.name_any(), copies(local)),
             Change::Deleted(local) => (local.name_any(), HashMap::new()),
-            Change::All => {
-                seen.clear();
+            Change::All(all) => {
+                // The next change of one of these is told by what it was.
+                seen = all.iter().map(|local| (local.name_any(), copies(local))).collect();
                 return tell(change);
             }
         };
@@ -200,6 +201,7 @@ fn copies(local: &LocalModelNode) -> HashMap<CacheKey, u64> {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
+    use std::sync::Arc;
 
     use futures::StreamExt;
     use serde_json::{Value, json};
@@ -224,7 +226,7 @@ mod tests {
             tell(match change {
                 Change::Applied(object) => Change::Applied(object),
                 Change::Deleted(object) => Change::Deleted(object),
-                Change::All => Change::All,
+                Change::All(all) => Change::All(all),
             });
         }
         std::iter::from_fn(|| told.try_recv().ok()).collect()
@@ -275,6 +277,9 @@ mod tests {
         );
         let copy = |name: &str| Touched::Copy(CacheKey::cluster(name));
         let node = || Touched::LocalNode("n".into());
+        let listed = [Arc::new(first.clone())];
+        let gone = [Change::All(&listed), Change::Deleted(&first)];
+        assert_eq!(told(tell_of_local_nodes, &gone), [Touched::All, copy("a"), copy("b"), node()]);
         let changes = [
             Change::Applied(&first),
             Change::Applied(&warm),

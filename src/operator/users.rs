@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
 use kube::core::PartialObjectMeta;
 use kube::discovery;
@@ -169,16 +170,19 @@ fn tell<K>(
 ) -> impl FnMut(Change<PartialObjectMeta<K>>) + Send + 'static + use<K> {
     let news = news.clone();
     let mut seen = HashMap::<(Option<String>, String), User>::new();
+    let key = |meta: &ObjectMeta| (meta.namespace.clone(), meta.name.clone().unwrap_or_default());
     move |change| {
         let object = match change {
-            Change::All => {
-                seen.clear();
+            Change::All(objects) => {
+                // The next change of one of these has to be told by what it is now.
+                let users = objects.iter().map(|object| &object.metadata);
+                seen = users.filter_map(|meta| Some((key(meta), users::user(kind, meta)?))).collect();
                 let _ = news.send(Touched::All);
                 return;
             }
             Change::Applied(object) | Change::Deleted(object) => object,
         };
-        let key = (object.metadata.namespace.clone(), object.metadata.name.clone().unwrap_or_default());
+        let key = key(&object.metadata);
         let now = users::user(kind, &object.metadata).filter(|_| matches!(change, Change::Applied(_)));
         let before = match now.clone() {
             Some(user) => seen.insert(key, user),
@@ -189,5 +193,45 @@ fn tell<K>(
                 let _ = news.send(Touched::Own(user.cache));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::names::CacheKey;
+
+    type Service = PartialObjectMeta<DynamicObject>;
+
+    fn service(labels: &serde_json::Value) -> Service {
+        let metadata = json!({"name": "s", "namespace": "ns", "labels": labels});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    /// What is told of a change to a service that was there when the operator began to watch.
+    fn told(change: Change<Service>) -> Vec<Touched> {
+        let (news, mut told) = broadcast::channel(8);
+        let mut tell = tell(&news, Kind::InferenceService);
+        tell(Change::All(&[Arc::new(service(&json!({SERVICE_MODEL: "m"})))]));
+        assert_eq!(told.try_recv(), Ok(Touched::All));
+        tell(change);
+        std::iter::from_fn(|| told.try_recv().ok()).collect()
+    }
+
+    #[test]
+    fn the_end_of_a_service_that_was_there_before_the_operator_is_told() {
+        let cache = Touched::Own(CacheKey::cluster("m"));
+        assert_eq!(
+            told(Change::Deleted(&service(&json!({SERVICE_MODEL: "m"})))),
+            std::slice::from_ref(&cache)
+        );
+        assert_eq!(told(Change::Applied(&service(&json!({})))), [cache]);
+    }
+
+    #[test]
+    fn a_change_that_leaves_the_cache_is_not_told() {
+        assert_eq!(told(Change::Applied(&service(&json!({SERVICE_MODEL: "m", "other": "label"})))), []);
     }
 }

@@ -1,12 +1,13 @@
 //! The download Job of one model on one node, and the container that it runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::{Value, json};
 
 use super::agent::security_context;
@@ -247,9 +248,36 @@ pub fn choose<'a>(
 fn supports(format: &SupportedUriFormat, uri: &str) -> bool {
     match (format.prefix.as_deref(), format.regex.as_deref()) {
         (Some(prefix), _) if !prefix.is_empty() => uri.starts_with(prefix),
-        (_, Some(regex)) if !regex.is_empty() => Regex::new(regex).is_ok_and(|regex| regex.is_match(uri)),
+        (_, Some(regex)) if !regex.is_empty() => compiled(regex).is_ok_and(|regex| regex.is_match(uri)),
         _ => false,
     }
+}
+
+/// The most bytes that a compiled expression may take. What takes more takes seconds, too, in which nothing else
+/// is done.
+const EXPRESSION: usize = 1 << 20;
+/// The most expressions that are kept compiled.
+const KEPT: usize = 256;
+
+thread_local! {
+    /// What was compiled before: each look at a cache asks for the same few expressions.
+    static COMPILED: RefCell<HashMap<String, Result<Regex, String>>> = RefCell::default();
+}
+
+/// An expression, or what is wrong with it.
+fn compiled(expression: &str) -> Result<Regex, String> {
+    COMPILED.with_borrow_mut(|kept| {
+        if let Some(found) = kept.get(expression) {
+            return found.clone();
+        }
+        let made =
+            RegexBuilder::new(expression).size_limit(EXPRESSION).build().map_err(|why| why.to_string());
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(expression.to_owned(), made.clone());
+        made
+    })
 }
 
 /// What is wrong with a container's expressions, each of which counts as if it were not there (K1).
@@ -259,8 +287,7 @@ pub fn invalid_formats(container: &ClusterStorageContainer) -> Vec<String> {
         .filter(|format| format.prefix.as_deref().is_none_or(str::is_empty))
         .filter_map(|format| format.regex.as_deref());
     let told = |expression: &str| {
-        let error = Regex::new(expression).err()?;
-        let why = error.to_string();
+        let why = compiled(expression).err()?;
         let why = why.lines().last().unwrap_or_default();
         Some(format!("the expression {expression:?} in supportedUriFormats is left out: {why}"))
     };

@@ -6,7 +6,7 @@ use localmodel_e2e::objects::apply;
 use localmodel_e2e::tokens::WRONG;
 use localmodel_e2e::walkthrough::JOBS;
 use localmodel_e2e::world::{WORKERS, World, beside_others_then};
-use localmodel_hub::{Access, ModelSpec, STRANGER_TOKEN};
+use localmodel_hub::{Access, ModelSpec, STRANGER_TOKEN, TOKEN};
 use serde_json::{Value, json};
 
 use crate::reader;
@@ -51,9 +51,9 @@ const FAILURES: [Failure; 9] = [
     Failure {
         cache: "missing",
         revision: "",
-        container: Container::Usual,
+        container: Container::Token(TOKEN),
         model: None,
-        words: &["RepositoryNotFound", "broken/missing", "token"],
+        words: &["RepositoryNotFound", "broken/missing"],
     },
     Failure {
         cache: "revision",
@@ -196,6 +196,7 @@ async fn remove_obstacles() -> Result<()> {
     for kind in [
         "secret/broken-token",
         "secret/broken-gated",
+        "secret/broken-missing",
         "resourcequota/broken",
         "validatingadmissionpolicybinding/broken.example.com",
         "validatingadmissionpolicy/broken.example.com",

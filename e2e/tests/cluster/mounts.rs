@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use localmodel::api::source::storage_key;
 use localmodel::plan::mounts::UNSAFE_MOUNT;
 use localmodel_e2e::accounts::tenant;
@@ -35,7 +35,9 @@ async fn a_tenant_mounts_one_model_of_a_serving_claim_and_never_the_claim_whole(
         ensure!(!volumes.contains(&format!("whole-m-whole-{namespace}")), "it has a volume: {volumes:?}");
 
         every_other_way(&world, &pods, &storage_key(&source)).await?;
-        pods.delete("early", &Default::default()).await?;
+        // The kubelet gives the disk to the agent when that is the first to mount it.
+        world.until_available("m", 1, 1).await?;
+        pods.delete("early", &DeleteParams::default()).await?;
         serves(&namespace, "server").await?;
         by_an_ephemeral_container(&world, &namespace).await
     })

@@ -1,0 +1,193 @@
+//! A control plane without nodes: etcd, the API server, and the controllers that our objects need.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::PostParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use localmodel::api::crds;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use super::objects;
+use crate::wait::until;
+
+/// Who holds it may do everything: rights are the subject of other tests.
+const TOKEN: &str = "admin";
+
+/// The controllers of Kubernetes that act on what we make. Those of nodes are left out: nodes here never fail.
+const CONTROLLERS: [&str; 8] = [
+    "daemonset-controller",
+    "garbage-collector-controller",
+    "job-controller",
+    "namespace-controller",
+    "persistentvolume-binder-controller",
+    "persistentvolume-protection-controller",
+    "persistentvolumeclaim-protection-controller",
+    "ttl-after-finished-controller",
+];
+
+/// Accounts of pods and taints of nodes come from controllers that do not run here.
+const NO_ADMISSION: &str = "ServiceAccount,TaintNodesByCondition";
+
+/// The running processes; they end with this value.
+pub struct ControlPlane {
+    /// A client for everything.
+    pub client: Client,
+    _processes: Vec<Child>,
+}
+
+impl ControlPlane {
+    /// Starts one with its data and logs in this folder. The commands are found on the PATH.
+    pub async fn start(folder: &Path) -> Result<Self> {
+        // An error only says that a provider is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let [etcd, peer, secure] = [free_port()?, free_port()?, free_port()?];
+        let key = KeyPair::generate().context("a key for service accounts")?;
+        fs::write(folder.join("accounts.key"), key.serialize_pem())?;
+        fs::write(folder.join("accounts.pub"), key.public_key_pem())?;
+        fs::write(folder.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n"))?;
+        let kubeconfig = folder.join("kubeconfig");
+        write_kubeconfig(&kubeconfig, &format!("https://127.0.0.1:{secure}"))?;
+        let start = |name, arguments| start(folder, name, arguments);
+        let mut processes = vec![
+            start("etcd", etcd_arguments(folder, etcd, peer))?,
+            start("kube-apiserver", server_arguments(folder, etcd, secure))?,
+        ];
+        let client = client(&kubeconfig).await?;
+        until("the API server", || async { Ok(client.apiserver_version().await.map(Some)?) })
+            .await
+            .with_context(|| format!("its log is in {}", folder.display()))?;
+        define(&client).await?;
+        // After the definitions: its garbage collector looks for new kinds twice a minute only.
+        processes.push(start("kube-controller-manager", manager_arguments(&kubeconfig))?);
+        Ok(Self { client, _processes: processes })
+    }
+}
+
+/// Writes a kubeconfig for a server.
+pub fn write_kubeconfig(path: &Path, server: &str) -> Result<()> {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "sweep", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
+        "users": [{"name": "admin", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "sweep", "context": {"cluster": "sweep", "user": "admin"}}],
+        "current-context": "sweep",
+    });
+    fs::write(path, config.to_string()).with_context(|| format!("writing {}", path.display()))
+}
+
+/// A client that tries nothing twice, so that requests can be counted.
+async fn client(kubeconfig: &Path) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+fn start(folder: &Path, name: &str, arguments: Vec<String>) -> Result<Child> {
+    let log = File::create(folder.join(format!("{name}.log")))?;
+    Command::new(name)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("starting {name}: run this below `hack/cluster control-plane`"))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn etcd_arguments(folder: &Path, port: u16, peer: u16) -> Vec<String> {
+    let (clients, peers) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
+    let data = folder.join("etcd");
+    vec![
+        format!("--data-dir={}", data.display()),
+        format!("--listen-client-urls={clients}"),
+        format!("--advertise-client-urls={clients}"),
+        format!("--listen-peer-urls={peers}"),
+        format!("--initial-advertise-peer-urls={peers}"),
+        format!("--initial-cluster=default={peers}"),
+        "--unsafe-no-fsync".into(), // its data end with the test
+    ]
+}
+
+fn server_arguments(folder: &Path, etcd: u16, port: u16) -> Vec<String> {
+    let file = |name: &str| folder.join(name).display().to_string();
+    vec![
+        format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+        format!("--secure-port={port}"),
+        "--bind-address=127.0.0.1".into(),
+        "--advertise-address=127.0.0.1".into(),
+        "--endpoint-reconciler-type=none".into(),
+        format!("--cert-dir={}", file("certificates")),
+        "--service-account-issuer=https://kubernetes.default.svc".into(),
+        format!("--service-account-signing-key-file={}", file("accounts.key")),
+        format!("--service-account-key-file={}", file("accounts.pub")),
+        format!("--token-auth-file={}", file("tokens.csv")),
+        "--authorization-mode=RBAC".into(),
+        "--service-cluster-ip-range=10.0.0.0/24".into(),
+        format!("--disable-admission-plugins={NO_ADMISSION}"),
+    ]
+}
+
+fn manager_arguments(kubeconfig: &Path) -> Vec<String> {
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--controllers={}", CONTROLLERS.join(",")),
+        "--leader-elect=false".into(),
+        "--secure-port=0".into(),
+        // What would spare a large cluster's API server makes a test wait.
+        "--kube-api-qps=500".into(),
+        "--kube-api-burst=1000".into(),
+    ]
+}
+
+/// Makes our definitions and a stand-in for KServe's of services, and waits until all are served.
+async fn define(client: &Client) -> Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let mut names = Vec::new();
+    let services = serde_json::from_value(objects::services_definition())?;
+    for definition in crds().into_iter().chain([services]) {
+        let made = api.create(&PostParams::default(), &definition).await?;
+        names.extend(made.metadata.name);
+    }
+    for name in names {
+        until(&format!("definition {name}"), || async {
+            let conditions = api.get(&name).await?.status.unwrap_or_default().conditions;
+            let is_served = |kind: &str| {
+                conditions
+                    .iter()
+                    .flatten()
+                    .any(|condition| condition.type_ == kind && condition.status == "True")
+            };
+            Ok(is_served("Established").then_some(()))
+        })
+        .await?;
+    }
+    for object in objects::of_every_run() {
+        create(client, &object).await?;
+    }
+    Ok(())
+}
+
+/// Makes an object; its path is that of its kind.
+pub async fn create(client: &Client, object: &Value) -> Result<Value> {
+    let path = objects::collection(object)?;
+    let request = http::Request::post(path).header("content-type", "application/json");
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let made = client.request(request.body(serde_json::to_vec(object)?)?).await;
+    made.with_context(|| format!("making {kind} {name}"))
+}
