@@ -242,7 +242,7 @@ mod tests {
                 "status": status,
             }))
         };
-        let (first, counted, changed) = (
+        let (first, counted, later) = (
             cache(1, json!({})),
             cache(1, json!({"copies": {"total": 1}})),
             cache(2, json!({"copies": {"total": 1}})),
@@ -250,9 +250,9 @@ mod tests {
         let changes = [
             Change::Applied(&first),
             Change::Applied(&counted),
-            Change::Applied(&changed),
-            Change::Deleted(&changed),
-            Change::Applied(&changed),
+            Change::Applied(&later),
+            Change::Deleted(&later),
+            Change::Applied(&later),
         ];
         let m = || CacheKey::cluster("m");
         let (whole, status) = (|| Touched::Cache(m()), Touched::Own(m()));

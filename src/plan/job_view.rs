@@ -28,6 +28,7 @@ pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
     let own = |pod: &&&Pod| pod.owner_references().iter().any(|owner| owner.uid == uid);
     let mut pods: Vec<&Pod> = pods.iter().filter(own).copied().collect();
     pods.sort_by_key(|pod| pod.creation_timestamp());
+    let started = job.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|time| time.0);
     Some(JobView {
         name: job.name_any(),
         copy: CopyKey {
@@ -39,8 +40,8 @@ pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
         phase: phase(job, &pods),
         deleting: job.metadata.deletion_timestamp.is_some(),
         recipe: job.annotations().get(RECIPE).and_then(|text| text.parse().ok()),
-        started: job.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|time| time.0),
-        without_pod: pods.is_empty(),
+        started,
+        without_pod_since: started.filter(|_| pods.is_empty()),
     })
 }
 

@@ -66,16 +66,16 @@ pub struct JobView {
     pub recipe: Option<Recipe>,
     /// When it began.
     pub started: Option<Timestamp>,
-    /// Whether it has no pod, which a quota or admission may refuse: Kubernetes tells that in Events only.
-    pub without_pod: bool,
+    /// Since when it has been without a pod, while it has none: a quota or admission may refuse it, which
+    /// Kubernetes tells in Events only.
+    pub without_pod_since: Option<Timestamp>,
 }
 
 impl JobView {
     /// When its Events are to be read for why it has no pod, if ever.
     pub fn explained_at(&self) -> Option<Timestamp> {
-        let is_waiting =
-            self.own && self.without_pod && !self.deleting && self.phase == JobPhase::Pending(None);
-        self.started.filter(|_| is_waiting).map(|started| started + POD_WITHIN)
+        let is_waiting = self.own && !self.deleting && self.phase == JobPhase::Pending(None);
+        self.without_pod_since.filter(|_| is_waiting).map(|since| since + POD_WITHIN)
     }
 
     /// Whether it writes the copy with this key in the root, behind the area of its own.

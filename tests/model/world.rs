@@ -161,7 +161,7 @@ impl World {
             deleting: job.deleting,
             recipe: None,
             started: Some(at(0)),
-            without_pod: false,
+            without_pod_since: None,
         }
     }
 

@@ -56,11 +56,11 @@ const FAILURES: [Failure; 9] = [
         words: &["RepositoryNotFound", "broken/missing"],
     },
     Failure {
-        cache: "revision",
+        cache: "branch",
         revision: ":v9",
         container: Container::Usual,
         model: Some(Access::Public),
-        words: &["RevisionNotFound", "broken/revision", "v9"],
+        words: &["RevisionNotFound", "broken/branch", "v9"],
     },
     Failure {
         cache: "untrusted",

@@ -122,6 +122,6 @@ pub(in crate::plan) fn job(name: &str, phase: JobPhase) -> JobView {
         deleting: false,
         recipe: None,
         started: Some(at(9_000)),
-        without_pod: false,
+        without_pod_since: None,
     }
 }

@@ -22,17 +22,15 @@ fn a_job_that_the_api_server_refuses_is_told_and_asked_for_again() {
 
 #[test]
 fn a_job_that_has_no_pod_for_five_seconds_is_to_be_explained_if_it_is_our_own() {
-    let waiting =
-        JobView { without_pod: true, started: Some(at(9_998)), ..job("j", JobPhase::Pending(None)) };
+    let waiting = JobView { without_pod_since: Some(at(9_998)), ..job("j", JobPhase::Pending(None)) };
     assert_eq!(waiting.explained_at(), Some(at(10_003)));
     let outcome = world().job(waiting.clone()).pass();
     assert_eq!(outcome.wake, Some(at(10_003)), "nothing else tells when it is time");
     for other in [
         JobView { own: false, ..waiting.clone() },
         JobView { deleting: true, ..waiting.clone() },
-        JobView { without_pod: false, ..waiting.clone() },
-        JobView { phase: JobPhase::Running, ..waiting.clone() },
-        JobView { started: None, ..waiting },
+        JobView { without_pod_since: None, ..waiting.clone() },
+        JobView { phase: JobPhase::Running, ..waiting },
     ] {
         assert_eq!(other.explained_at(), None, "{other:?}");
     }
