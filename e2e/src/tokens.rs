@@ -63,7 +63,7 @@ async fn logs(client: &Client, namespace: &str, labels: &str) -> Result<()> {
         for container in containers.map(|container| container.name.clone()) {
             let of_container = LogParams { container: Some(container), ..LogParams::default() };
             // One that has not begun has no log, and one that has just gone no pod.
-            if let Some(log) = pods.logs(&pod.name_any(), &of_container).await.ok() {
+            if let Ok(log) = pods.logs(&pod.name_any(), &of_container).await {
                 told(&log, &format!("the log of pod {namespace}/{}", pod.name_any()))?;
             }
         }

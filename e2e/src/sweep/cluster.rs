@@ -262,10 +262,10 @@ impl Cluster {
 fn kinds() -> impl Iterator<Item = String> {
     KINDS.iter().flat_map(|(root, names)| {
         let (plural, namespaces) = names.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
-        let namespaced =
+        let in_each =
             namespaces.iter().map(move |namespace| format!("{root}/namespaces/{namespace}/{plural}"));
         let of_cluster = namespaces.is_empty().then(|| format!("{root}/{plural}"));
-        namespaced.chain(of_cluster)
+        in_each.chain(of_cluster)
     })
 }
 

@@ -92,7 +92,7 @@ fn shorten(kind: &str, object: &mut Value) {
         "Node" => {
             *object = json!({"metadata": {
                 "name": object["metadata"]["name"], "labels": object["metadata"]["labels"],
-            }})
+            }});
         }
         "Pod" => {
             *object = json!({
@@ -102,7 +102,7 @@ fn shorten(kind: &str, object: &mut Value) {
                 },
                 "spec": {"nodeName": object["spec"]["nodeName"]},
                 "status": {"phase": object["status"]["phase"]},
-            })
+            });
         }
         "LocalModelNode" => {
             // The room on the machine that the test runs on.
