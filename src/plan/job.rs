@@ -255,7 +255,7 @@ fn supports(format: &SupportedUriFormat, uri: &str) -> bool {
 
 /// The most bytes that a compiled expression may take. What takes more takes seconds, too, in which nothing else
 /// is done.
-const EXPRESSION: usize = 1 << 20;
+const EXPRESSION: usize = 4 << 20;
 /// The most expressions that are kept compiled.
 const KEPT: usize = 256;
 
