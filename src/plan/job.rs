@@ -253,14 +253,15 @@ fn supports(format: &SupportedUriFormat, uri: &str) -> bool {
     }
 }
 
-/// The most bytes that a compiled expression may take. What takes more takes seconds, too, in which nothing else
-/// is done.
+/// The most bytes that a compiled expression may take. What takes more is slow to compile, too, and the thread does
+/// nothing else meanwhile.
 const EXPRESSION: usize = 4 << 20;
 /// The most expressions that are kept compiled.
-const KEPT: usize = 256;
+const KEPT: usize = 64;
 
 thread_local! {
-    /// What was compiled before: each look at a cache asks for the same few expressions.
+    /// What was compiled before: each look at a cache asks for the same few expressions, once for every cache, and
+    /// one that takes a tenth of a second held up everything when it was compiled each time.
     static COMPILED: RefCell<HashMap<String, Result<Regex, String>>> = RefCell::default();
 }
 
