@@ -205,6 +205,14 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [{group}]}}
         .await
     }
 
+    /// Makes the test's group on a node, with a cache `m` that is complete there.
+    pub async fn warm(&self, node: &str) -> Result<()> {
+        self.group().await?;
+        self.join(node).await?;
+        self.cache("m", &self.model("m").await?).await?;
+        self.until_available("m", 1, 1).await.map(drop)
+    }
+
     /// Makes a namespace of the test's own, in which Pod Security "restricted" is enforced. Returns its
     /// name.
     pub async fn namespace(&self, name: &str) -> Result<String> {

@@ -68,23 +68,22 @@ pub struct Settings {
 /// Runs until a signal ends the process.
 pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     tracing::info!(node = settings.node, group = settings.group, root = %settings.root.display(), "agent starts");
-    let (wake, rescrub) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (woken, paced) = (wake.clone(), rescrub.clone());
+    let wake = Arc::new(Notify::new());
+    let (scrubbed, copies) = watch::channel(BTreeSet::new());
+    let (woken, paced) = (wake.clone(), scrubbed.clone());
     let config = Arc::new(LiveConfig::start(&client, &settings.namespace, move |_| {
         woken.notify_one();
-        paced.notify_one();
+        paced.send_modify(|_| {});
     }));
     let passed = Arc::new(AtomicBool::new(false));
     let (seen, port) = (passed.clone(), settings.health_port);
     let waiting =
         move || if seen.load(Ordering::Relaxed) { Vec::new() } else { vec!["the first pass".to_owned()] };
     let disk = Disk::new(settings.root.clone(), settings.path.as_deref());
-    let (scrubbed, copies) = watch::channel(BTreeSet::new());
     let live = config.clone();
     let metrics = Arc::new(AgentMetrics::new(&settings.node, &settings.group));
     let pace = move || (&live.get().scrub).into();
-    let (look, wakes) = ((copies, rescrub.clone()), wake.clone());
-    let scrub = Scrub::new(disk.clone(), pace, look, wakes, metrics.clone());
+    let scrub = Scrub::new(disk.clone(), pace, copies, wake.clone(), metrics.clone());
     let measured = metrics.clone();
     let health = telemetry::router(waiting, move || measured.text());
     let agent = Agent {
@@ -93,7 +92,6 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         settings,
         config,
         wake,
-        rescrub,
         scrubbed,
         passed,
         first_groups: HashMap::new(),
@@ -123,8 +121,6 @@ struct Agent {
     config: Arc<LiveConfig>,
     disk: Disk,
     wake: Arc<Notify>,
-    /// Lets the scrub look anew at what it has to read.
-    rescrub: Arc<Notify>,
     /// The copies that the scrub reads.
     scrubbed: watch::Sender<BTreeSet<CopyKey>>,
     passed: Arc<AtomicBool>,

@@ -46,10 +46,8 @@ pub(super) struct Scrub<S> {
     disk: Disk,
     /// The settings as they are now.
     settings: S,
-    /// The copies that this agent keeps.
+    /// The copies that this agent keeps. It tells also when the settings are others, or a copy is complete.
     copies: watch::Receiver<BTreeSet<CopyKey>>,
-    /// Tells of other settings, and of copies that are complete now.
-    look: Arc<Notify>,
     /// Wakes the agent's next pass.
     wake: Arc<Notify>,
     metrics: Arc<AgentMetrics>,
@@ -61,11 +59,11 @@ impl<S: Fn() -> Settings> Scrub<S> {
     pub(super) fn new(
         disk: Disk,
         settings: S,
-        (copies, look): (watch::Receiver<BTreeSet<CopyKey>>, Arc<Notify>),
+        copies: watch::Receiver<BTreeSet<CopyKey>>,
         wake: Arc<Notify>,
         metrics: Arc<AgentMetrics>,
     ) -> Self {
-        Self { disk, settings, copies, look, wake, metrics, unwritten: BTreeMap::new() }
+        Self { disk, settings, copies, wake, metrics, unwritten: BTreeMap::new() }
     }
 
     pub(super) async fn run(mut self) -> Infallible {
@@ -81,7 +79,6 @@ impl<S: Fn() -> Settings> Scrub<S> {
             tokio::select! {
                 // An error says that the agent is about to end.
                 Ok(()) = self.copies.changed() => {}
-                () = self.look.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -1,8 +1,6 @@
 //! Carries out what the plan of a pass says. Each action is safe to do twice, and one that fails never
 //! keeps the others from being done (A2).
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -53,35 +51,35 @@ impl Agent {
     ) -> Result<(), Error> {
         let mut result = Ok(());
         let mut disk_changed = false;
-        let mut refused = BTreeMap::new();
-        let asked: BTreeSet<&CopyKey> = actions.iter().filter_map(asks_for).collect();
+        let mut is_refused = false;
         for action in actions {
-            match self.act(action, with, sources, config).await {
-                Ok(()) => {
+            match (self.act(action, with, sources, config).await, action) {
+                (Ok(()), _) => {
                     disk_changed |= !matches!(action, Action::DeleteJob(_) | Action::Download(_));
+                    if let Action::Download(copy) = action {
+                        self.refused.remove(copy);
+                    }
                     tracing::info!(action = action.name(), on = action.on(), "done");
                 }
-                Err(error)
-                    if let Action::Download(copy) = action
-                        && error.is_refusal() =>
-                {
+                (Err(error), Action::Download(copy)) if error.is_refusal() => {
                     tracing::warn!(%copy, %error, "the Job was refused");
                     let problem = Problem::new(JOB_REFUSED, error.to_string());
-                    refused.insert(copy.clone(), (problem, Timestamp::now()));
+                    self.refused.insert(copy.clone(), (problem, Timestamp::now()));
+                    is_refused = true;
                 }
-                Err(error) if result.is_ok() => result = Err(error),
-                Err(error) => tracing::warn!(action = action.name(), on = action.on(), %error, "failed"),
+                (Err(error), _) if result.is_ok() => result = Err(error),
+                (Err(error), _) => {
+                    tracing::warn!(action = action.name(), on = action.on(), %error, "failed");
+                }
             }
         }
+        self.refused.retain(|copy, _| with.recipes.contains_key(copy));
         if disk_changed {
-            self.rescrub.notify_one();
+            self.scrubbed.send_modify(|_| {});
         }
-        if disk_changed || !refused.is_empty() {
+        if disk_changed || is_refused {
             self.wake.notify_one(); // nobody else tells of the disk, and what was refused is to be said
         }
-        // What is not asked for at each look is kept until it was.
-        self.refused.retain(|copy, _| with.recipes.contains_key(copy) && !asked.contains(copy));
-        self.refused.extend(refused);
         result
     }
 
@@ -242,13 +240,5 @@ impl Agent {
             }
             other => other.map(|_| true).doing(|| format!("creating Job {name}")),
         }
-    }
-}
-
-/// The copy that a Job is asked for.
-fn asks_for(action: &Action) -> Option<&CopyKey> {
-    match action {
-        Action::Download(copy) => Some(copy),
-        _ => None,
     }
 }

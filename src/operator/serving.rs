@@ -44,10 +44,9 @@ impl Served<'_> {
             return Ok(None);
         }
         let in_use = serving::in_use(self.key, self.spec, self.users);
-        let known = mounts::known(self.created);
-        let may_begin = known <= Timestamp::now();
+        let unknown_until = mounts::unknown_until(self.created, Timestamp::now());
         let mut result = Ok(());
-        if config.enabled && may_begin {
+        if config.enabled && unknown_until.is_none() {
             for (namespace, group) in &in_use {
                 if let Err(error) = self.towards(namespace, group, problems).await {
                     result = Err(error);
@@ -58,7 +57,7 @@ impl Served<'_> {
             in_use.iter().map(|(ns, group)| (ns.clone(), names::label_value(group))).collect();
         let again = self.claims(&wanted).await?;
         self.volumes_without_claim(&wanted).await?;
-        let begins = (!may_begin && !in_use.is_empty()).then_some(known);
+        let begins = unknown_until.filter(|_| !in_use.is_empty());
         result.map(|()| again.into_iter().chain(begins).min())
     }
 

@@ -16,9 +16,11 @@ pub const UNSAFE_MOUNT: &str = "UnsafeMount";
 /// How long after a cache was made admission knows of it for sure. It is told by watches, as the operator is.
 const KNOWN_AFTER: SignedDuration = SignedDuration::from_secs(2);
 
-/// When the volume behind a serving claim may be made at the earliest.
-pub fn known(created: Option<Timestamp>) -> Timestamp {
-    created.map_or(Timestamp::MIN, |created| created + KNOWN_AFTER)
+/// Until when the volume behind a serving claim has to wait, if it has to. A time that is yet to come is another
+/// clock's, and is not believed.
+pub fn unknown_until(created: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    let known = created.filter(|created| *created <= now)? + KNOWN_AFTER;
+    (known > now).then_some(known)
 }
 
 /// Why the volume behind a claim is not made yet: pods that mount all of it.

@@ -20,7 +20,7 @@ const SHARD: &str = "model-00001-of-00002.safetensors";
 async fn a_flipped_byte_is_found_by_the_scrub_told_and_mended_alone() {
     let settings = |world: &World| config_map(&world.setup.image);
     let test = |world: World| async move {
-        warm(&world).await?;
+        world.warm(NODE).await?;
         let digests = || on_node(NODE, "cd /models/rot/models/* && sha256sum *.safetensors *.json");
         let before = digests().await?;
         world.hub.clear_requests("rot/").await?;
@@ -52,7 +52,7 @@ async fn a_flipped_byte_is_found_by_the_scrub_told_and_mended_alone() {
 #[tokio::test]
 async fn a_file_cut_short_is_told_with_its_size_and_mended_alone() {
     beside_others("cut", |world| async move {
-        warm(&world).await?;
+        world.warm(NODE).await?;
         let before = world.files(NODE).await?;
         world.hub.clear_requests("cut/").await?;
         on_node(NODE, &format!("truncate -s 1000 /models/cut/models/*/{SHARD}")).await?;
@@ -96,7 +96,7 @@ async fn a_folder_that_is_not_ours_is_told_and_outlives_everything() {
 #[tokio::test]
 async fn a_disk_that_cannot_be_written_is_told_wherever_people_look_and_heals_by_itself() {
     beside_others("locked", |world| async move {
-        warm(&world).await?;
+        world.warm(NODE).await?;
         on_node(NODE, "chown root:root /models/locked/incoming && chmod 755 /models/locked/incoming").await?;
         world.cache("second", &world.model("second").await?).await?;
         until_disk(&world, "DiskNotWritable with path and user", |disk| {
@@ -142,13 +142,6 @@ async fn a_disk_without_room_is_told_with_bytes_needed_and_free_and_goes_on_when
         on_node(NODE, "umount -l /models/tiny || true").await.map(drop)
     })
     .await;
-}
-
-async fn warm(world: &World) -> Result<()> {
-    world.group().await?;
-    world.join(NODE).await?;
-    world.cache("m", &world.model("m").await?).await?;
-    world.until_available("m", 1, 1).await.map(drop)
 }
 
 async fn only_the_shard_was_fetched(world: &World) -> Result<()> {

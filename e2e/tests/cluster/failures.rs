@@ -106,6 +106,7 @@ async fn each_failure_is_described_with_what_to_do_while_another_cache_succeeds(
     let test = |world: World| async move {
         world.group().await?;
         world.join(WORKERS[0]).await?;
+        apply(OBSTACLES).await?;
         for failure in &FAILURES {
             prepare(&world, failure).await.with_context(|| failure.cache.to_owned())?;
         }
@@ -129,7 +130,6 @@ async fn prepare(world: &World, failure: &Failure) -> Result<()> {
     if let Some(access) = failure.model {
         world.hub.add_model(&ModelSpec { access, ..ModelSpec::new(&repository, 1_000_000, 1) }).await?;
     }
-    apply(OBSTACLES).await?;
     let (mut hub, mut image) = ("http://hub:8080", world.setup.image.as_str());
     let (mut token, mut resources) = (Value::Null, json!({}));
     match failure.container {

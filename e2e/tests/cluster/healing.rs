@@ -1,18 +1,18 @@
 //! What was taken away behind our back comes back.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use kube::ResourceExt;
 use localmodel::api::LocalModelNode;
 use localmodel_e2e::command::{kubectl, on_node};
 use localmodel_e2e::objects::apply;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::JOBS;
-use localmodel_e2e::world::{WORKERS, World, beside_others};
+use localmodel_e2e::world::{WORKERS, beside_others};
 
 #[tokio::test]
 async fn a_folder_wiped_behind_its_back_comes_back_and_of_a_damaged_one_only_what_is_missing() {
     beside_others("wiped", |world| async move {
-        warm(&world, WORKERS[0]).await?;
+        world.warm(WORKERS[0]).await?;
         let before = world.files(WORKERS[0]).await?;
         let same_again = || async { Ok((world.files(WORKERS[0]).await? == before).then_some(())) };
         on_node(WORKERS[0], "rm -rf /models/wiped/models/*").await?;
@@ -36,7 +36,7 @@ async fn a_folder_wiped_behind_its_back_comes_back_and_of_a_damaged_one_only_wha
 #[tokio::test]
 async fn volumes_objects_and_agents_that_people_delete_or_edit_are_put_right() {
     beside_others("heal", |world| async move {
-        warm(&world, WORKERS[1]).await?;
+        world.warm(WORKERS[1]).await?;
         let claim = world.name("m");
         let uid = |kind: &'static str, namespace: &'static str, name: String| async move {
             kubectl(&["get", kind, &name, "-n", namespace, "-o", "jsonpath={.metadata.uid}"]).await
@@ -128,11 +128,4 @@ spec: {{sourceModelUri: '{source}', modelSize: 1Gi, nodeGroups: [half-nowhere, h
         Ok(())
     })
     .await;
-}
-
-async fn warm(world: &World, node: &str) -> Result<()> {
-    world.group().await?;
-    world.join(node).await?;
-    world.cache("m", &world.model("m").await?).await?;
-    world.until_available("m", 1, 1).await.map(drop)
 }

@@ -48,13 +48,7 @@ async fn shown(world: &World, namespace: &str, failed: &str, warm: &str) -> Resu
 async fn status(config: &Path, arguments: &[&str]) -> Result<String> {
     let program = binary("localmodel")?;
     let config = config.to_str().context("a path")?;
-    let command = [
-        "-u",
-        "POD_NAMESPACE",
-        &format!("KUBECONFIG={config}"),
-        program.to_str().context("a path")?,
-        "status",
-    ];
+    let command = [&format!("KUBECONFIG={config}"), program.to_str().context("a path")?, "status"];
     run("env", &[&command, arguments].concat()).await
 }
 

@@ -1,5 +1,6 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
@@ -59,7 +60,7 @@ impl Sample {
     fn scrub<S: Fn() -> Settings>(&self, settings: S) -> (Scrub<S>, watch::Sender<BTreeSet<CopyKey>>) {
         let (wanted, copies) = watch::channel(BTreeSet::from([copy()]));
         let metrics = Arc::new(AgentMetrics::new("n", "g"));
-        (Scrub::new(self.disk.clone(), settings, (copies, Arc::default()), Arc::default(), metrics), wanted)
+        (Scrub::new(self.disk.clone(), settings, copies, Arc::default(), metrics), wanted)
     }
 
     /// Lets the scrub work until it has something to tell.
@@ -93,6 +94,27 @@ async fn a_copy_that_is_due_is_read_and_stays_as_it_is() {
     assert_eq!(sample.found(), (Folder::Complete { bytes: 10_002, files: 2 }, None));
     let (mut scrub, _wanted) = sample.scrub(weekly);
     assert_eq!(scrub.step().await.unwrap(), Some(LOOK_EVERY), "a week is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_count_at_once() {
+    let sample = sample(&[("a", b"12345")]);
+    let pace = AtomicU64::new(0);
+    let (scrub, wanted) =
+        sample.scrub(|| Settings { bytes_per_second: pace.load(Ordering::Relaxed), ..weekly() });
+    let (wake, begun) = (scrub.wake.clone(), tokio::time::Instant::now());
+    let news = async {
+        tokio::time::sleep(Duration::from_secs(1)).await; // the scrub has found that it is off
+        pace.store(1 << 20, Ordering::Relaxed);
+        wanted.send_modify(|_| {});
+        wake.notified().await;
+    };
+    tokio::select! {
+        never = scrub.run() => match never {},
+        () = news => {}
+    }
+    assert!(begun.elapsed() < LOOK_EVERY / 2, "{:?}", begun.elapsed());
+    assert_eq!(sample.record().last.unwrap().bytes, 5);
 }
 
 #[tokio::test(start_paused = true)]

@@ -97,6 +97,9 @@ fn an_ephemeral_volume_that_comes_to_have_the_claims_name_counts_as_the_claim() 
 
 #[test]
 fn a_volume_waits_until_admission_knows_the_cache() {
-    assert_eq!(known(Some(at(100))), at(102));
-    assert_eq!(known(None), Timestamp::MIN);
+    let until = |created, now| unknown_until(Some(at(created)), at(now));
+    assert_eq!([until(100, 100), until(100, 101)], [Some(at(102)); 2]);
+    assert_eq!(until(100, 102), None);
+    assert_eq!(until(100, 99), None, "clocks differ, and nothing waits for hours because of it");
+    assert_eq!(unknown_until(None, at(100)), None);
 }
