@@ -25,6 +25,7 @@ use super::{apply, controller_config};
 use crate::api::LocalModelNode;
 use crate::api::cache::NodeStatus;
 use crate::error::{Doing, Error};
+use crate::plan::admission;
 use crate::plan::cache::{self, CREDENTIALS_NOT_READY, View};
 use crate::plan::capacity::{self, INSUFFICIENT_CAPACITY};
 use crate::plan::conditions::Statement;
@@ -90,8 +91,7 @@ async fn measured<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<
 
 async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result<Action, Error> {
     if cache.meta().deletion_timestamp.is_some() {
-        end(&*cache, &context).await?;
-        return Ok(Action::await_change());
+        return end(&*cache, &context).await;
     }
     if !has_finalizer(&*cache) {
         let with_ours = cache.finalizers().iter().map(String::as_str).chain([C::FINALIZER]).collect();
@@ -221,16 +221,21 @@ fn stuck_agents<C: CacheKind>(cache: &C, context: &Context) -> BTreeMap<String, 
 
 /// Takes the cache's Jobs and volumes away, then the finalizer, without waiting for any of them: it
 /// needs neither the group, nor the nodes, nor an agent to exist (D1).
-async fn end<C: CacheKind>(cache: &C, context: &Context) -> Result<(), Error> {
-    if !has_finalizer(cache) {
-        return Ok(());
+async fn end<C: CacheKind>(cache: &C, context: &Context) -> Result<Action, Error> {
+    let Some(deleted) = cache.meta().deletion_timestamp.as_ref().filter(|_| has_finalizer(cache)) else {
+        return Ok(Action::await_change());
+    };
+    let now = Timestamp::now();
+    if let Some(until) = admission::last_pods(&cache.key(), &context.stores.users(), deleted.0, now) {
+        tracing::info!(cache = %cache.key(), "the volumes go after the last pod of a service");
+        return Ok(Action::requeue(Duration::try_from(until.duration_since(now)).unwrap_or_default()));
     }
     cache_volumes::remove(cache, context).await?;
     credentials::remove(cache, context).await?;
     let others = cache.finalizers().iter().map(String::as_str).filter(|f| *f != C::FINALIZER).collect();
     set_finalizers(cache, context, others).await?;
     tracing::info!(cache = %cache.key(), "deleted");
-    Ok(())
+    Ok(Action::await_change())
 }
 
 fn has_finalizer<C: CacheKind>(cache: &C) -> bool {

@@ -1,6 +1,8 @@
 //! What admission refuses and warns of: the checks that need more than the object itself, so that CEL
 //! cannot make them (C6, C7, C10, G4, G7, S9).
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::capacity;
 use super::entries::PlannedCache;
 use super::names::CacheKey;
@@ -9,6 +11,8 @@ use super::users::{Kind, User};
 use crate::api::{ClusterStorageContainer, LocalModelNodeGroup};
 use crate::download::source::without_secrets;
 
+/// The longest wait of a cache that goes for the last pods of its services.
+const LAST_PODS: SignedDuration = SignedDuration::from_secs(30);
 /// The most names that a message lists.
 const MOST_NAMES: usize = 10;
 
@@ -108,6 +112,15 @@ pub fn cache_deleted(cache: &CacheKey, users: &[User]) -> Result<(), Refused> {
 /// Whether nothing uses a cache but pods of services that have let go of it or are gone.
 pub fn only_pods_of_services(cache: &CacheKey, users: &[User]) -> bool {
     users.iter().filter(|user| user.cache == *cache).all(|user| user.kind == Kind::ServicePod)
+}
+
+/// Until when a cache that goes keeps its volumes for pods of services that have let go of it: one may have been
+/// made while its deletion was asked for, and a claim in deletion that a pod has is in the way of a next cache of
+/// this name. Such pods go by themselves, and are not waited for longer than this.
+pub fn last_pods(cache: &CacheKey, users: &[User], deleted: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let has_users = users.iter().any(|user| user.cache == *cache);
+    let until = deleted + LAST_PODS;
+    (has_users && only_pods_of_services(cache, users) && deleted <= now && now < until).then_some(until)
 }
 
 /// The caches that name a group, sorted; those in deletion do not count.

@@ -2,7 +2,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::*;
 use crate::api::CacheSpec;
-use crate::plan::samples::group_limited;
+use crate::plan::samples::{at, group_limited};
 use crate::plan::users::Kind;
 
 fn spec(uri: &str, groups: &[&str]) -> CacheSpec {
@@ -165,4 +165,19 @@ fn long_lists_end_with_how_many_more_there_are() {
     let names = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
     assert_eq!(list(&names(10)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9");
     assert_eq!(list(&names(12)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
+}
+
+#[test]
+fn a_cache_that_goes_waits_for_the_last_pods_of_services_and_not_for_ever() {
+    let (m, n) = (CacheKey::cluster("m"), CacheKey::cluster("n"));
+    let pod = user(&m, Kind::ServicePod, "p");
+    let until = |users: &[User], now| last_pods(&m, users, at(100), at(now));
+    assert_eq!(until(std::slice::from_ref(&pod), 100), Some(at(130)));
+    assert_eq!(until(std::slice::from_ref(&pod), 129), Some(at(130)));
+    assert_eq!(until(std::slice::from_ref(&pod), 130), None, "somebody keeps it alive");
+    assert_eq!(until(std::slice::from_ref(&pod), 99), None, "clocks differ");
+    assert_eq!(until(&[], 100), None);
+    assert_eq!(until(&[user(&n, Kind::ServicePod, "p")], 100), None, "another cache's");
+    // What was deleted in spite of a living service waits for nothing (D1).
+    assert_eq!(until(&[pod, user(&m, Kind::InferenceService, "s")], 100), None);
 }
