@@ -32,6 +32,7 @@ use crate::plan::conditions::Statement;
 use crate::plan::copies::Copy;
 use crate::plan::entries::{self, Place};
 use crate::plan::names::{self, CacheKey, MANAGER};
+use crate::plan::serving;
 use crate::plan::users::User;
 
 pub(super) async fn run<C: CacheKind>(context: Arc<Context>) {
@@ -102,12 +103,14 @@ async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result
     let users = context.stores.users();
     let credentials = credentials::keep(&*cache, &context, &mut problems).await;
     let volumes = cache_volumes::keep(&*cache, &context, &mut problems).await;
+    let places = places(&*cache, &context, context.stores.config().enabled);
     let serving = match cache.controller_owner_ref(&()) {
         None => Ok(None),
         Some(owner) => {
             let (key, spec) = (&cache.key(), cache.spec());
             let created = cache.creation_timestamp().map(|time| time.0);
-            Served { context: &context, key, spec, owner, created, users: &users }
+            let waits_until = serving::waits_until(key, created, &places.copies(), Timestamp::now());
+            Served { context: &context, key, spec, owner, waits_until, users: &users }
                 .advance(&mut problems)
                 .await
         }
@@ -119,7 +122,7 @@ async fn reconcile<C: CacheKind>(cache: Arc<C>, context: Arc<Context>) -> Result
     for error in [volumes.as_ref().err(), serving.as_ref().err()].into_iter().flatten() {
         problems.push(Statement::problem("VolumesFailed", error.to_string()));
     }
-    status(&*cache, &context, &users, problems).await?;
+    status(&*cache, &context, &users, &places, problems).await?;
     volumes?;
     let credentials = credentials?;
     // What stands in the way may be somebody else's, whose end no watch of ours tells.
@@ -137,21 +140,18 @@ async fn status<C: CacheKind>(
     cache: &C,
     context: &Context,
     users: &[User],
+    places: &Places,
     mut problems: Vec<Statement>,
 ) -> Result<(), Error> {
-    let config = context.stores.config();
-    let Places { nodes, short } = places(cache, context, config.enabled);
-    problems.extend(short);
+    problems.extend(places.short.iter().cloned());
     let stuck = stuck_agents(cache, context);
-    let copies: Vec<Copy> =
-        nodes.iter().map(|(node, local)| Copy { node, local: local.as_deref() }).collect();
     let before = cache.status().cloned().unwrap_or_default();
     let mut wanted = cache::status(&View {
         key: &cache.key(),
         generation: cache.meta().generation,
         before: &before,
-        enabled: config.enabled,
-        copies: &copies,
+        enabled: context.stores.config().enabled,
+        copies: &places.copies(),
         users,
         problems,
         stuck: &stuck,
@@ -178,6 +178,12 @@ struct Places {
     nodes: Vec<(Arc<Node>, Option<Arc<LocalModelNode>>)>,
     /// What is told of the nodes that have no room for it (C8).
     short: Vec<Statement>,
+}
+
+impl Places {
+    fn copies(&self) -> Vec<Copy<'_>> {
+        self.nodes.iter().map(|(node, local)| Copy { node, local: local.as_deref() }).collect()
+    }
 }
 
 fn places<C: CacheKind>(cache: &C, context: &Context, enabled: bool) -> Places {

@@ -29,8 +29,8 @@ pub(super) struct Served<'a> {
     pub(super) key: &'a CacheKey,
     pub(super) spec: &'a CacheSpec,
     pub(super) owner: OwnerReference,
-    /// When it was made.
-    pub(super) created: Option<Timestamp>,
+    /// Until when no volume is made for it, if it has to wait.
+    pub(super) waits_until: Option<Timestamp>,
     /// Everything that uses any cache.
     pub(super) users: &'a [User],
 }
@@ -44,9 +44,8 @@ impl Served<'_> {
             return Ok(None);
         }
         let in_use = serving::in_use(self.key, self.spec, self.users);
-        let unknown_until = mounts::unknown_until(self.created, Timestamp::now());
         let mut result = Ok(());
-        if config.enabled && unknown_until.is_none() {
+        if config.enabled && self.waits_until.is_none() {
             for (namespace, group) in &in_use {
                 if let Err(error) = self.towards(namespace, group, problems).await {
                     result = Err(error);
@@ -57,7 +56,7 @@ impl Served<'_> {
             in_use.iter().map(|(ns, group)| (ns.clone(), names::label_value(group))).collect();
         let again = self.claims(&wanted).await?;
         self.volumes_without_claim(&wanted).await?;
-        let begins = unknown_until.filter(|_| !in_use.is_empty());
+        let begins = self.waits_until.filter(|_| !in_use.is_empty());
         result.map(|()| again.into_iter().chain(begins).min())
     }
 

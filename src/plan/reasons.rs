@@ -193,7 +193,7 @@ reasons! {
         "Delete the service's claim and its pods: they come back with the namespace's own copy.";
 
     DISK_NOT_WRITABLE = "DiskNotWritable", Disk: "The agent cannot write to the node group's disk.",
-        "Give the user id that the message names write access, or mend the disk.";
+        "Give the user id that the message names write access, or mend the disk. A folder that a service's pod has mounted before the agent gets its group when both pods are deleted.";
     INVALID_NAMESPACE = "InvalidNamespace", Copy: "The entry names a namespace that cannot exist.",
         "Look who else writes LocalModelNodes.";
 

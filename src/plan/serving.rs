@@ -7,6 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 
+use super::copies::Copy;
+use super::entries::is_ready;
+use super::mounts;
 use super::names::{CacheKey, UNUSED_SINCE};
 use super::users::{Kind, User};
 use crate::api::CacheSpec;
@@ -26,6 +29,28 @@ pub fn in_use(cache: &CacheKey, spec: &CacheSpec, users: &[User]) -> BTreeSet<(S
             spec.node_groups.contains(group).then(|| (user.namespace.clone(), group.clone()))
         })
         .collect()
+}
+
+/// How long the first serving volumes of a cache wait for agents. One that cannot run is told of elsewhere (G8).
+const FOR_AGENTS: SignedDuration = SignedDuration::from_mins(1);
+
+/// Until when serving volumes wait, if they do: admission is to know the cache (K4), and the agents of its nodes
+/// are to have the disk. Kubernetes gives a folder to the `fsGroup` of the first pod that mounts it on a node; where
+/// that is a service's, which only reads, the agent could not write there before that pod goes.
+pub fn waits_until(
+    cache: &CacheKey,
+    created: Option<Timestamp>,
+    copies: &[Copy],
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let key = cache.to_string();
+    let said = |copy: &Copy| {
+        let status = copy.local.and_then(|local| local.status.as_ref());
+        status.is_some_and(|status| status.model_status.contains_key(&key))
+    };
+    let is_awaited = copies.iter().any(|copy| is_ready(copy.node) && !said(copy));
+    let agents = created.filter(|created| *created <= now && is_awaited).map(|created| created + FOR_AGENTS);
+    agents.filter(|until| *until > now).max(mounts::unknown_until(created, now))
 }
 
 /// The services of one kind that use a cache, sorted, as its status lists them.

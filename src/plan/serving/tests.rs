@@ -1,7 +1,9 @@
-use serde_json::json;
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::plan::samples::{at, cache_named, from};
+use crate::api::LocalModelNode;
+use crate::plan::samples::{at, cache_named, from, node, not_ready};
 
 fn user(cache: &CacheKey, kind: Kind, namespace: &str, name: &str, group: Option<&str>) -> User {
     User {
@@ -51,6 +53,27 @@ fn the_status_lists_services_sorted_by_namespace_and_name_and_no_pods() {
     };
     assert_eq!(listed(Kind::InferenceService), ["x/z", "y/a", "y/b"]);
     assert_eq!(listed(Kind::LLMInferenceService), ["x/llm"]);
+}
+
+#[test]
+fn the_first_volumes_wait_for_the_agents_of_ready_nodes_and_for_a_minute_at_most() {
+    let m = CacheKey::cluster("m");
+    let local = |status: Value| from(json!({"metadata": {}, "spec": {"localModels": []}, "status": status}));
+    let (silent, of_another) = (local(json!({})), local(json!({"modelStatus": {"n": "ModelDownloaded"}})));
+    let said: LocalModelNode = local(json!({"modelStatus": {"m": "ModelDownloadPending"}}));
+    let (ready, away) = (node("a"), not_ready(node("b")));
+    let until = |copies: &[(&Node, Option<&LocalModelNode>)], now| {
+        let copies: Vec<Copy> = copies.iter().map(|(node, local)| Copy { node, local: *local }).collect();
+        waits_until(&m, Some(at(100)), &copies, at(now))
+    };
+    for local in [None, Some(&silent), Some(&of_another)] {
+        assert_eq!(until(&[(&ready, Some(&said)), (&ready, local)], 110), Some(at(160)), "{local:?}");
+        assert_eq!(until(&[(&ready, local)], 160), None, "an agent may be unable to run");
+        assert_eq!(until(&[(&away, local)], 110), None, "nothing runs there anyway");
+    }
+    assert_eq!(until(&[(&ready, Some(&said))], 110), None);
+    assert_eq!(until(&[(&ready, Some(&said))], 101), Some(at(102)), "admission is to know the cache");
+    assert_eq!(until(&[(&ready, None)], 99), None, "another clock is not believed");
 }
 
 #[test]
