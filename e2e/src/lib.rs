@@ -2,6 +2,7 @@
 //! Everything is real but the hub and the weights.
 
 pub mod accounts;
+pub mod admission;
 pub mod audit;
 pub mod command;
 pub mod dump;

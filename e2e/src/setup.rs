@@ -117,6 +117,18 @@ pub async fn install_from(folder: &str, image: &str) -> Result<()> {
     until_webhooks_answer().await
 }
 
+/// Waits until so many operators are ready, or until the last one has gone.
+pub async fn scale_operator(replicas: u8) -> Result<()> {
+    let deployment = "deployment/localmodel-operator";
+    kubectl(&["scale", "-n", "kserve", deployment, &format!("--replicas={replicas}")]).await?;
+    let of_operator = "app.kubernetes.io/name=localmodel-operator";
+    let awaited: &[&str] = match replicas {
+        0 => &["wait", "--for=delete", "pod", "-n", "kserve", "-l", of_operator, "--timeout=180s"],
+        _ => &["rollout", "status", "-n", "kserve", deployment, "--timeout=180s"],
+    };
+    kubectl(awaited).await.map(drop)
+}
+
 /// Waits until the webhooks that check caches answer, ours or KServe's: for a moment after their server's start, and
 /// while it is down, no cache can be made or deleted.
 pub async fn until_webhooks_answer() -> Result<()> {

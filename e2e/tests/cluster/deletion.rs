@@ -45,13 +45,13 @@ async fn progress_costs_a_write_in_five_seconds(world: &World) -> Result<()> {
         let writes = audit::writes().await?;
         let told = writes.iter().filter(|write| is_report(write)).map(|write| write.received);
         let told: BTreeSet<Timestamp> = told.filter(|at| *at > begun).collect();
-        Ok((told.len() >= 5).then_some(told))
+        Ok((told.len() >= 7).then_some(told))
     })
     .await?;
-    let last: Vec<Timestamp> = told.into_iter().rev().take(3).collect();
-    // The API server may have been slower to hear the first of two.
-    let is_apart = |pair: &[Timestamp]| pair[0].duration_since(pair[1]) > SignedDuration::from_secs(4);
-    ensure!(last.windows(2).all(is_apart), "written at {last:?}");
+    let last: Vec<Timestamp> = told.into_iter().rev().take(5).collect();
+    // One of them may have been heard late, or tried again because another agent was faster.
+    let within = last[0].duration_since(last[4]);
+    ensure!(within > SignedDuration::from_secs(4 * 5 - 3), "written at {last:?}");
     Ok(())
 }
 

@@ -91,13 +91,13 @@ const FAILURES: [Failure; 9] = [
         model: Some(Access::Public),
         words: &["JobRefused", "no downloads today"],
     },
-    // The last one, because it is tried for a minute and a half before it is given up.
+    // Before it is given up, which takes a minute and a half.
     Failure {
         cache: "route",
         revision: "",
         container: Container::Hub("http://hub:9"),
         model: None,
-        words: &["SourceUnavailable", "hub:9", "tried 8 times"],
+        words: &["SourceUnavailable", "hub:9", "so far"],
     },
 ];
 

@@ -1,26 +1,21 @@
-//! What admission refuses, what never waits for it, and a certificate that heals under way.
+//! What admission refuses, and a certificate that heals under way.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use localmodel::api::LocalModelCache;
+use localmodel_e2e::admission::{TEAM, namespace_cache, pod, refused};
 use localmodel_e2e::command::kubectl;
 use localmodel_e2e::objects::apply;
-use localmodel_e2e::setup::until_webhooks_answer;
 use localmodel_e2e::wait::until;
-use localmodel_e2e::world::{World, alone, beside_others};
+use localmodel_e2e::world::{World, beside_others};
 use serde_json::json;
 
 const OPERATOR: &str = "app.kubernetes.io/name=localmodel-operator";
 const CERTIFICATE: &str = "localmodel-webhook-cert";
 /// "foreign" in base64.
 const FOREIGN: &str = "Zm9yZWlnbg==";
-const TEAM: &str = "default";
-/// What is held in deletion while the server is down.
-const HELD: [&[&str]; 2] =
-    [&["localmodelcache", "down-leaving"], &["localmodelnamespacecache", "down-own", "-n", TEAM]];
-const RELEASE: &str = r#"{"metadata": {"finalizers": null}}"#;
 
 #[tokio::test]
 async fn a_source_taken_twice_a_group_in_use_and_a_group_that_is_not_there_are_refused_with_names() {
@@ -42,71 +37,6 @@ async fn a_source_taken_twice_a_group_in_use_and_a_group_that_is_not_there_are_r
         refused(apply(&pod).await, words)
     })
     .await;
-}
-
-#[tokio::test]
-async fn with_the_server_down_only_what_it_guards_is_refused_and_says_what_is_down() {
-    alone(
-        "down",
-        |world| async move { down(&world).await },
-        async |_| {
-            scale(1).await?;
-            until_webhooks_answer().await?;
-            for object in HELD {
-                let there =
-                    kubectl(&[&["get"], object, &["-o", "name", "--ignore-not-found"]].concat()).await?;
-                if !there.is_empty() {
-                    kubectl(&[&["delete"], object, &["--wait=false"]].concat()).await?;
-                    kubectl(&[&["patch"], object, &["--type=merge", "-p", RELEASE]].concat()).await?;
-                }
-            }
-            for pod in ["down-plain", "down-kserve"] {
-                kubectl(&["delete", "pod", pod, "-n", TEAM, "--ignore-not-found", "--force"]).await?;
-            }
-            Ok(())
-        },
-    )
-    .await;
-}
-
-async fn down(world: &World) -> Result<()> {
-    world.group().await?;
-    world.cache("m", "hf://down/m").await?;
-    world.cache("leaving", "hf://down/leaving").await?;
-    apply(&namespace_cache("down-own", "down")).await?;
-    // Beside the operator's own finalizer, whose work is to be done while the operator is there.
-    let hold = r#"[{"op": "add", "path": "/metadata/finalizers/-", "value": "test/hold"}]"#;
-    for object in HELD {
-        until("the operator's finalizer", || async {
-            Ok(finalizers(object).await?.contains("kserve.io").then_some(()))
-        })
-        .await?;
-        kubectl(&[&["patch"], object, &["--type=json", "-p", hold]].concat()).await?;
-        kubectl(&[&["delete"], object, &["--wait=false"]].concat()).await?;
-        until("nobody's finalizer but the test's", || async {
-            Ok((finalizers(object).await? == r#"["test/hold"]"#).then_some(()))
-        })
-        .await?;
-    }
-    scale(0).await?;
-
-    let plain = pod("down-plain", "app: web");
-    apply(&plain).await.context("a pod without the label")?;
-    let kserves = pod("down-kserve", "internal.serving.kserve.io/localmodel: down-m");
-    apply(&kserves).await.context("a pod of KServe")?;
-    let ours = apply(&pod("down-ours", "localmodel.kserve.io/model: down-m")).await;
-    refused(ours, "failed calling webhook \"pods.localmodel.kserve.io\"")?;
-    let ours = apply(&pod("down-ours", "localmodel.kserve.io/model: down-m")).await;
-    refused(ours, "localmodel-webhook.kserve.svc")?;
-    let living = kubectl(&["delete", "localmodelcache", "down-m"]).await.map(drop);
-    refused(living, "failed calling webhook \"caches.localmodel.kserve.io\"")?;
-
-    for object in HELD {
-        kubectl(&[&["patch"], object, &["--type=merge", "-p", RELEASE]].concat()).await?;
-        let left = kubectl(&[&["get"], object, &["--ignore-not-found"]].concat()).await?;
-        ensure!(left.is_empty(), "an object in deletion waited for the server: {left}");
-    }
-    Ok(())
 }
 
 #[tokio::test]
@@ -194,51 +124,7 @@ async fn ask_all_the_time(world: &World) -> Result<()> {
     }
 }
 
-async fn finalizers(object: &[&str]) -> Result<String> {
-    kubectl(&[&["get"], object, &["-o", "jsonpath={.metadata.finalizers}"]].concat()).await
-}
-
 fn restarts(pod: &Pod) -> i32 {
     let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     containers.into_iter().flatten().map(|container| container.restart_count).sum()
-}
-
-async fn scale(replicas: u8) -> Result<()> {
-    let deployment = "deployment/localmodel-operator";
-    kubectl(&["scale", "-n", "kserve", deployment, &format!("--replicas={replicas}")]).await?;
-    if replicas > 0 {
-        return kubectl(&["rollout", "status", "-n", "kserve", deployment, "--timeout=180s"]).await.map(drop);
-    }
-    kubectl(&["wait", "--for=delete", "pod", "-n", "kserve", "-l", OPERATOR, "--timeout=180s"])
-        .await
-        .map(drop)
-}
-
-/// A pod that nobody schedules: only its admission matters.
-fn pod(name: &str, label: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {TEAM}, labels: {{{label}}}}}
-spec: {{schedulerName: nobody, containers: [{{name: c, image: none}}]}}
-"
-    )
-}
-
-fn namespace_cache(name: &str, group: &str) -> String {
-    format!(
-        "
-apiVersion: serving.kserve.io/v1alpha1
-kind: LocalModelNamespaceCache
-metadata: {{name: {name}, namespace: {TEAM}}}
-spec: {{sourceModelUri: 'hf://{name}/m', modelSize: 1Gi, nodeGroups: [{group}]}}
-"
-    )
-}
-
-fn refused(result: Result<()>, words: &str) -> Result<()> {
-    let error = result.err().with_context(|| format!("accepted, not refused with {words:?}"))?;
-    ensure!(error.to_string().contains(words), "not {words:?} but {error}");
-    Ok(())
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use localmodel::plan::lease;
 use localmodel_e2e::command::{kubectl, on_node};
-use localmodel_e2e::setup::until_webhooks_answer;
+use localmodel_e2e::setup::{scale_operator, until_webhooks_answer};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{WORKERS, World, alone};
 use tokio::sync::Mutex;
@@ -20,7 +20,7 @@ async fn another_operator_takes_over_from_one_that_is_paused_and_from_one_that_d
         "leaders",
         |world| async move { two(&world).await },
         async |_| {
-            scale(1).await?;
+            scale_operator(1).await?;
             until_webhooks_answer().await
         },
     )
@@ -30,7 +30,7 @@ async fn another_operator_takes_over_from_one_that_is_paused_and_from_one_that_d
 async fn two(world: &World) -> Result<()> {
     world.group().await?;
     world.join(WORKERS[0]).await?;
-    scale(2).await?;
+    scale_operator(2).await?;
     let first = holder(world).await?;
     let (name, paused) = (first.0.clone(), Process::of(world, &first.0).await?);
 
@@ -58,7 +58,7 @@ async fn two(world: &World) -> Result<()> {
     world.until_available("n", 1, 1).await?;
 
     // A lease that somebody deletes is made anew by the one operator that is left.
-    scale(1).await?;
+    scale_operator(1).await?;
     kubectl(&["delete", "lease", lease::NAME, "-n", "kserve"]).await?;
     until("a new lease", || async { holder(world).await.map(Some) }).await.map(drop)
 }
@@ -109,11 +109,4 @@ async fn next(world: &World, before: &(String, LeaseSpec)) -> Result<(String, Le
     let without = taken.0.duration_since(last_word.0);
     ensure!(without < LONGEST, "nobody led for {without:#}");
     Ok((name, spec))
-}
-
-/// Waits until so many operators are ready.
-async fn scale(replicas: u8) -> Result<()> {
-    let deployment = "deployment/localmodel-operator";
-    kubectl(&["scale", "-n", "kserve", deployment, &format!("--replicas={replicas}")]).await?;
-    kubectl(&["rollout", "status", "-n", "kserve", deployment, "--timeout=180s"]).await.map(drop)
 }

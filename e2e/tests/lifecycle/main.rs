@@ -8,3 +8,4 @@ mod kills;
 mod leaders;
 mod standalone;
 mod takeover;
+mod webhooks_down;
