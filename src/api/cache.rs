@@ -9,6 +9,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::node::Damage;
+
 /// What both kinds of cache ask for.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -235,4 +237,7 @@ pub struct NodeCopy {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Time>,
+    /// How a complete copy was last found damaged. It stays when the copy is mended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_damage: Option<Damage>,
 }

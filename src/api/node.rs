@@ -154,6 +154,21 @@ pub struct ModelDetail {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Time>,
+    /// How a complete copy was last found damaged. It stays when the copy is mended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_damage: Option<Damage>,
+}
+
+/// What befell a copy that was complete (A5).
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Damage {
+    /// When it was found.
+    pub time: Time,
+    /// CopyDamaged or CopyVanished.
+    pub reason: String,
+    /// The files, and what is wrong with them.
+    pub message: String,
 }
 
 /// A node group's disk on this node.

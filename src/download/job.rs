@@ -16,7 +16,7 @@ use super::learned::{Known, Learned};
 use super::lent;
 use super::manifest::{Damage, Manifest, ManifestFile};
 use super::plan::{self, Plan, PlannedFile, Start};
-use super::progress::{Progress, ProgressReport, rate};
+use super::progress::{Progress, ProgressReport, rate, report_beginning};
 use super::settings::Settings;
 use super::source::{Link, Location, Source, without_secrets};
 use super::store::{Lock, Store};
@@ -48,7 +48,10 @@ pub async fn download(settings: &Settings, uri: &str, dest: &Path) -> Result<()>
         store,
         manifest,
     };
-    let plan = job.plan(start).await?;
+    let plan = tokio::select! {
+        plan = job.plan(start) => plan?,
+        never = report_beginning(&job.store, job.source.pause()) => match never {},
+    };
     let gone = plan.0.revision.clone();
     match job.fetch(plan).await {
         // A force-push took the commit away: all that differs is fetched anew, at what the branch is now.
@@ -224,7 +227,7 @@ impl Job<'_> {
         });
         let fetched = tokio::select! {
             fetched = transfer.fetch(wanted) => fetched,
-            never = progress.report(&self.store, self.settings) => match never {},
+            never = progress.report(&self.store, self.settings, self.source.pause()) => match never {},
         };
         match fetched {
             Ok(fetched) => files.extend(fetched),

@@ -1,10 +1,11 @@
 //! When to try again: which answers pass, how long to wait, and when to give up (F4).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::error::{Error, Fault, Result};
@@ -32,7 +33,7 @@ impl Default for Policy {
 impl Policy {
     /// The attempts at one thing.
     pub fn begin<'a>(&self, pause: &'a Pause) -> Attempts<'a> {
-        Attempts { policy: *self, pause, delays: self.delays(), made: 0 }
+        Attempts { policy: *self, pause, delays: self.delays(), made: 0, trouble: None }
     }
 
     fn delays(&self) -> ExponentialBackoff {
@@ -51,6 +52,8 @@ pub struct Attempts<'a> {
     pause: &'a Pause,
     delays: ExponentialBackoff,
     made: usize,
+    /// The number of the trouble that they have told of.
+    trouble: Option<u64>,
 }
 
 impl Attempts<'_> {
@@ -63,6 +66,13 @@ impl Attempts<'_> {
     pub fn progressed(&mut self) {
         self.delays = self.policy.delays();
         self.made = 0;
+        self.end_trouble();
+    }
+
+    fn end_trouble(&mut self) {
+        if let Some(number) = self.trouble.take() {
+            self.pause.state().troubles.retain(|(known, _)| *known != number);
+        }
     }
 
     /// Waits until it is time for the next attempt; gives `error` back when there is none.
@@ -74,6 +84,8 @@ impl Attempts<'_> {
             return Err(Error::GaveUp { attempts: self.made, last: Box::new(error) });
         };
         tracing::warn!(attempt = self.made, %error, "a fault that may pass, trying again");
+        self.end_trouble();
+        self.trouble = Some(self.pause.tell(Trouble::new(&error, self.made)));
         match (asked, matches!(fault, Fault::RateLimited { .. })) {
             // All streams wait, and each a little differently, so that they do not come back as one.
             (Some(wait), _) => self.pause.extend(wait + delay.min(Duration::from_secs(1))),
@@ -84,6 +96,33 @@ impl Attempts<'_> {
     }
 }
 
+impl Drop for Attempts<'_> {
+    fn drop(&mut self) {
+        self.end_trouble();
+    }
+}
+
+/// Why something is tried again just now (A8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The reason that the download would fail with, in one word.
+    pub reason: String,
+    /// The same for a person.
+    pub message: String,
+}
+
+impl Trouble {
+    /// Who waits for a download needs no more of it.
+    const LONGEST: usize = 400;
+
+    fn new(error: &Error, attempts: usize) -> Self {
+        let said: String = error.to_string().chars().take(Self::LONGEST).collect();
+        let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
+        let message = format!("{said} (tried {times} so far, and again before long)");
+        Self { reason: format!("{:?}", error.reason()), message }
+    }
+}
+
 fn asked_wait(fault: &Fault) -> Option<Duration> {
     match fault {
         Fault::RateLimited { wait } | Fault::Status { wait, .. } => *wait,
@@ -91,27 +130,52 @@ fn asked_wait(fault: &Fault) -> Option<Duration> {
     }
 }
 
-/// One pause for all streams: while it lasts no request is sent.
+/// One pause for all streams: while it lasts no request is sent. It also knows what they are waiting for.
 #[derive(Debug, Default)]
-pub struct Pause(Mutex<Option<Instant>>);
+pub struct Pause(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    until: Option<Instant>,
+    /// By number, the latest one last.
+    troubles: Vec<(u64, Trouble)>,
+    count: u64,
+}
 
 impl Pause {
     /// Makes the pause last at least `wait` from now.
     pub fn extend(&self, wait: Duration) {
         let until = Instant::now() + wait;
-        let mut end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *end = (*end).max(Some(until));
+        let mut state = self.state();
+        state.until = state.until.max(Some(until));
     }
 
     /// Returns when there is no pause.
     pub async fn over(&self) {
         loop {
-            let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let end = self.state().until;
             match end {
                 Some(end) if end > Instant::now() => sleep_until(end).await,
                 _ => return,
             }
         }
+    }
+
+    /// The latest trouble that is not over.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.state().troubles.last().map(|(_, trouble)| trouble.clone())
+    }
+
+    fn tell(&self, trouble: Trouble) -> u64 {
+        let mut state = self.state();
+        state.count += 1;
+        let number = state.count;
+        state.troubles.push((number, trouble));
+        number
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,6 +260,26 @@ mod tests {
         attempts.again(passing(Fault::Stalled(Duration::from_secs(30)))).await.unwrap();
         let error = attempts.again(passing(Fault::Stalled(Duration::from_secs(30)))).await.unwrap_err();
         assert!(matches!(error, Error::GaveUp { attempts: 3, .. }), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_waited_for_is_told_until_there_is_progress_or_an_end() {
+        let pause = Pause::default();
+        let told = || pause.trouble().map(|trouble| (trouble.reason, trouble.message));
+        let mut one = Policy::default().begin(&pause);
+        assert_eq!(told(), None);
+        one.again(passing(Fault::Connection("reset".into()))).await.unwrap();
+        one.again(passing(Fault::Connection("refused".into()))).await.unwrap();
+        let (reason, message) = told().unwrap();
+        assert_eq!(reason, "SourceUnavailable");
+        assert!(message.contains("refused") && message.contains("tried 2 times so far"), "{message}");
+        let mut other = Policy::default().begin(&pause);
+        other.again(passing(Fault::RateLimited { wait: None })).await.unwrap();
+        assert_eq!(told().unwrap().0, "RateLimited", "the latest");
+        other.progressed();
+        assert_eq!(told().unwrap().0, "SourceUnavailable", "the one that is not over");
+        drop(one);
+        assert_eq!(told(), None);
     }
 
     #[tokio::test(start_paused = true)]

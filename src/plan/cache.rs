@@ -193,20 +193,24 @@ pub fn happenings(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
     copies.chain(damaged(before, after)).chain(new_problems(&before.conditions, &after.conditions)).collect()
 }
 
-/// Copies that were complete and are not any more (A5). A node may have been away meanwhile.
+/// Copies that were complete and were found damaged since (A5), mended or not: whoever looks late learns of
+/// it all the same. What an earlier status did not have yet is news only while the copy is not whole.
 fn damaged(before: &CacheStatus, after: &CacheStatus) -> Vec<Happening> {
-    let was_complete = |node: &String| {
-        let phase = before.node_status.get(node);
-        matches!(phase, Some(NodeStatus::NodeDownloaded | NodeStatus::NodeNotReady))
-    };
-    let is_damage = |reason: &&str| [pass::COPY_DAMAGED, pass::COPY_VANISHED].contains(reason);
     let happening = |(node, copy): (&String, &NodeCopy)| {
-        let reason = copy.reason.as_deref().filter(is_damage)?;
-        let note =
-            format!("on {node}: {}", copy.message.as_deref().unwrap_or("the copy is not whole any more"));
-        Some(Happening { warning: true, reason: reason.into(), note, node: Some(node.clone()) })
+        let damage = copy.last_damage.as_ref()?;
+        let is_new = match before.nodes.get(node) {
+            Some(before) => before.last_damage.as_ref() != Some(damage),
+            None => copy.phase != NodeStatus::NodeDownloaded,
+        };
+        let note = format!("on {node}: {}", damage.message);
+        is_new.then(|| Happening {
+            warning: true,
+            reason: damage.reason.clone(),
+            note,
+            node: Some(node.clone()),
+        })
     };
-    after.nodes.iter().filter(|(node, _)| was_complete(node)).filter_map(happening).collect()
+    after.nodes.iter().filter_map(happening).collect()
 }
 
 /// The conditions that sum up the others, and are no news beside them.

@@ -45,6 +45,7 @@ fn node_copy(key: &str, copy: &Copy) -> NodeCopy {
         message,
         started: detail.started,
         finished: detail.finished,
+        last_damage: detail.last_damage,
     }
 }
 

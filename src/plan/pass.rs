@@ -275,6 +275,7 @@ fn complete((bytes, files): (u64, u64), before: Option<&Said>, job: Option<&JobV
         files_total: files,
         started,
         finished,
+        last_damage: before.and_then(|(_, detail)| detail.last_damage.clone()),
         ..ModelDetail::default()
     }
 }

@@ -150,6 +150,14 @@ pub struct CopyView {
     pub seconds_left: Option<u64>,
 }
 
+impl CopyView {
+    /// Whether something stands in its way, if only for as long as its download tries again.
+    fn is_held_up(&self) -> bool {
+        let is_moving = self.state == State::Downloading && self.detail.reason.is_none();
+        self.state != State::Complete && !is_moving
+    }
+}
+
 /// The detail of a copy: what `status.nodes` says beside the phase.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -394,8 +402,8 @@ fn problems(conditions: &[Condition], copies: &Counts) -> Vec<Told> {
     problems
 }
 
-/// The reasons of copies that are neither complete nor on their way, and of caches: the worst and most
-/// frequent first.
+/// The reasons of copies that are not complete, or on their way but held up, and of caches: the worst and
+/// most frequent first.
 pub fn why(caches: &[CacheView]) -> Vec<Why> {
     let mut groups =
         BTreeMap::<(State, Option<&str>), Vec<(&CacheView, Option<&CopyView>, Option<&str>)>>::new();
@@ -404,7 +412,7 @@ pub fn why(caches: &[CacheView]) -> Vec<Why> {
             let group = groups.entry((State::Blocked, Some(&problem.reason))).or_default();
             group.push((cache, None, Some(&problem.message)));
         }
-        for copy in cache.nodes.iter().filter(|copy| copy.state < State::Downloading) {
+        for copy in cache.nodes.iter().filter(|copy| copy.is_held_up()) {
             let group = groups.entry((copy.state, copy.detail.reason.as_deref())).or_default();
             group.push((cache, Some(copy), copy.detail.message.as_deref()));
         }

@@ -128,6 +128,11 @@ pub(super) fn caches() -> Vec<Value> {
         condition("InsufficientCapacity", "True", "InsufficientCapacity", capacity),
         condition("Ready", "False", "InsufficientCapacity", capacity),
     ];
+    let mut held_up = downloading(GIB, 8 * GIB);
+    held_up["reason"] = json!("RateLimited");
+    held_up["message"] = json!(
+        "https://huggingface.co/api/models/acme/qwen3-4b: too many requests: the hub limits how often this address or token may ask, for another 55 s (tried once so far, and again before long)"
+    );
     vec![
         cache("llama3-8b", "16Gi", &warm, std::slice::from_ref(&available)),
         mixtral(),
@@ -135,7 +140,7 @@ pub(super) fn caches() -> Vec<Value> {
         cache(
             "qwen3-4b",
             "8Gi",
-            &[("gpu-a", downloading(GIB, 8 * GIB)), ("gpu-b", complete(8 * GIB))],
+            &[("gpu-a", held_up), ("gpu-b", complete(8 * GIB))],
             &[condition("Ready", "False", "Downloading", "1 of 2 copies are available")],
         ),
     ]

@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use localmodel::download::progress::ProgressReport;
+use localmodel::download::retry::Policy;
 use localmodel::download::store::Store;
 use localmodel::download::{Settings, download, is_complete};
 use localmodel_hub::{Fault, FaultKind, Model, Origin, Request};
@@ -151,6 +153,27 @@ async fn the_progress_lies_where_the_agent_reads_it_and_goes_with_the_download()
     assert_eq!((begun.bytes_total, begun.files_total), (bytes as u64, files.len() as u64));
     download(&settings, SOURCE, &world.dest()).await.unwrap();
     assert_eq!(ProgressReport::read(&world.dest()), None);
+}
+
+#[tokio::test]
+async fn a_download_that_tries_again_says_why_where_the_agent_reads_it() {
+    let (world, settings) = world().await;
+    cut_short(&world, &settings).await;
+    let begun = ProgressReport::read(&world.dest()).unwrap();
+    world.hub.fault(Fault::always("", FaultKind::Status(503)));
+    let retry =
+        Policy { first: Duration::from_millis(100), longest: Duration::from_millis(100), attempts: 100 };
+    let settings = Settings { retry, ..settings };
+    let dest = world.dest();
+    let report = || ProgressReport::read(&dest).unwrap_or_default();
+    tokio::select! {
+        () = eventually("trouble is told", || report().trouble.is_some()) => {}
+        ended = download(&settings, SOURCE, &dest) => panic!("{ended:?} before anything was told"),
+    }
+    let trouble = report().trouble.unwrap();
+    assert_eq!(trouble.reason, "SourceUnavailable");
+    assert!(trouble.message.contains("503") && trouble.message.contains("so far"), "{}", trouble.message);
+    assert_eq!(report().bytes_done, begun.bytes_done, "what is there is not forgotten");
 }
 
 /// A process that downloads from this world's hub with 3 MiB of buffers.

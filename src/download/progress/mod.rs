@@ -16,6 +16,7 @@ use bars::Bars;
 
 use super::error::{Error, Result};
 use super::plan::PlannedFile;
+use super::retry::{Pause, Trouble};
 use super::settings::Settings;
 use super::store::{Found, Store};
 
@@ -26,7 +27,7 @@ const TICK: Duration = Duration::from_secs(1);
 const DRAW: Duration = Duration::from_millis(200);
 
 /// How far a download is: what `.localmodel/progress.json` says while there is one (A8).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProgressReport {
     /// Bytes of the copy that are there.
@@ -39,13 +40,16 @@ pub struct ProgressReport {
     /// All files.
     #[serde(default)]
     pub files_total: u64,
+    /// Why it does not go on just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
 }
 
 impl ProgressReport {
     /// Where a folder keeps it.
     pub const PATH: &str = ".localmodel/progress.json";
     /// Longer ones are not ours.
-    const LONGEST: u64 = 1024;
+    const LONGEST: u64 = 4096;
 
     /// What the download into the folder `dir` said last; nothing if there is none, or it said nothing readable.
     pub fn read(dir: &Path) -> Option<Self> {
@@ -154,29 +158,23 @@ impl Progress {
             bytes_total: bytes + self.bytes,
             files_done: files + self.files_done.load(Relaxed) as u64,
             files_total: files + self.files,
+            trouble: None,
         }
     }
 
     /// Tells how far it is, for ever: the agent each second, people in bars or a line now and then.
-    pub async fn report(&self, store: &Store, settings: &Settings) -> Infallible {
+    pub async fn report(&self, store: &Store, settings: &Settings, pause: &Pause) -> Infallible {
         let every = settings.progress_every;
         let mut bars = settings.bars.clone().map(Bars::new);
         let start = Instant::now();
         let (mut told, mut before) = (Instant::now(), 0);
-        let (mut last, mut written, mut failed) = (None, None, false);
+        let (mut file, mut written) = (ReportFile::new(store), None);
         loop {
             let done = self.done.load(Relaxed);
-            let report = self.snapshot();
+            let report = ProgressReport { trouble: pause.trouble(), ..self.snapshot() };
             let due = written.is_none_or(|written: Instant| written.elapsed() >= TICK.min(every));
-            if due && last != Some(report) {
+            if due && file.tell(&report) {
                 written = Some(Instant::now());
-                // One that cannot be written only leaves people without news.
-                if let Err(error) = report.write(store)
-                    && !std::mem::replace(&mut failed, true)
-                {
-                    tracing::warn!(%error, "the progress cannot be written");
-                }
-                last = Some(report);
             }
             if let Some(bars) = &mut bars {
                 bars.show(self, &report);
@@ -203,6 +201,47 @@ impl Progress {
 
     fn meters(&self) -> MutexGuard<'_, Vec<Arc<Meter>>> {
         self.meters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The agent's file, written when there is something new to say.
+struct ReportFile<'a> {
+    store: &'a Store,
+    said: Option<ProgressReport>,
+    failed: bool,
+}
+
+impl<'a> ReportFile<'a> {
+    fn new(store: &'a Store) -> Self {
+        Self { store, said: None, failed: false }
+    }
+
+    /// Whether this was new. What cannot be written only leaves people without news.
+    fn tell(&mut self, report: &ProgressReport) -> bool {
+        if self.said.as_ref() == Some(report) {
+            return false;
+        }
+        if let Err(error) = report.write(self.store)
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            tracing::warn!(%error, "the progress cannot be written");
+        }
+        self.said = Some(report.clone());
+        true
+    }
+}
+
+/// Tells why a download does not begin, for ever, beside what an earlier run said of its bytes.
+pub async fn report_beginning(store: &Store, pause: &Pause) -> Infallible {
+    let earlier = ProgressReport::read(store.path());
+    let mut file = ReportFile { said: earlier.clone(), ..ReportFile::new(store) };
+    loop {
+        let trouble = pause.trouble();
+        // Where there is nothing to say there need not be a file.
+        if trouble.is_some() || file.said.is_some() {
+            file.tell(&ProgressReport { trouble, ..earlier.clone().unwrap_or_default() });
+        }
+        tokio::time::sleep(TICK).await;
     }
 }
 

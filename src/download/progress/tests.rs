@@ -28,7 +28,8 @@ fn what_was_there_before_counts_and_what_is_lost_does_not() {
     progress.received(10, None);
     progress.file_done("a");
     progress.file_done("b");
-    let end = ProgressReport { bytes_done: 1110, bytes_total: 1110, files_done: 5, files_total: 5 };
+    let end =
+        ProgressReport { bytes_done: 1110, bytes_total: 1110, files_done: 5, files_total: 5, trouble: None };
     assert_eq!(progress.snapshot(), end);
     assert!(progress.under_way().is_empty());
 }
@@ -47,7 +48,7 @@ fn the_agent_reads_what_the_downloader_wrote() {
 fn a_report_that_cannot_be_ours_is_none_and_one_of_bytes_alone_is_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::create(dir.path()).unwrap();
-    let long = format!("{{\"bytesDone\":1,\"bytesTotal\":2{}}}", " ".repeat(2000));
+    let long = format!("{{\"bytesDone\":1,\"bytesTotal\":2{}}}", " ".repeat(5000));
     for content in ["", "{\"bytesDone\":1", &long] {
         store.write(ProgressReport::PATH, content.as_bytes()).unwrap();
         assert_eq!(ProgressReport::read(dir.path()), None, "{content}");
@@ -64,6 +65,7 @@ async fn the_report_counts_what_was_there_before_and_follows_the_bytes() {
     let store = Store::create(dir.path()).unwrap();
     let settings = Settings::new("http://hub").unwrap();
     let progress = Progress::new(&[file("a", 50), file("b", 10)], (40, 1));
+    let pause = Pause::default();
     let bytes = || ProgressReport::read(dir.path()).map(|report| (report.bytes_done, report.bytes_total));
     assert_eq!(bytes(), None);
     let look = async {
@@ -78,6 +80,6 @@ async fn the_report_counts_what_was_there_before_and_follows_the_bytes() {
     };
     tokio::select! {
         () = look => {}
-        never = progress.report(&store, &settings) => match never {},
+        never = progress.report(&store, &settings, &pause) => match never {},
     }
 }

@@ -9,8 +9,9 @@ use super::{
     PROGRESS_EVERY, Problem, Said, View, is_active,
 };
 use crate::api::ModelStatus;
-use crate::api::node::ModelDetail;
+use crate::api::node::{Damage, ModelDetail};
 use crate::download::ProgressReport;
+use crate::download::source::text_without_secrets;
 use crate::plan::disk::{CopyKey, Folder};
 use crate::plan::recipe::Recipe;
 
@@ -31,6 +32,7 @@ pub(super) fn missing(
     let base = ModelDetail {
         attempts: before.and_then(|(_, detail)| detail.attempts),
         started: job.and_then(|j| j.started).map(Time),
+        last_damage: last_damage(view, damage.as_ref(), before),
         reason: damage.as_ref().map(|damage| damage.reason.clone()),
         message: damage.map(|damage| damage.message),
         ..ModelDetail::default()
@@ -94,14 +96,33 @@ fn damage(view: &View, copy: &CopyKey, before: Option<&Said>) -> Option<Problem>
     has_vanished.then(|| Problem::new(COPY_VANISHED, message))
 }
 
+/// The damage that is new, or the one before. It outlives the repair, which may be over before anybody looks.
+fn last_damage(view: &View, damage: Option<&Problem>, before: Option<&Said>) -> Option<Damage> {
+    let known = before.and_then(|(_, detail)| detail.last_damage.clone());
+    let is_known = before.is_some_and(|(phase, _)| *phase != ModelStatus::ModelDownloaded) && known.is_some();
+    let new = damage.filter(|_| !is_known).map(|damage| Damage {
+        time: Time(view.now),
+        reason: damage.reason.clone(),
+        message: damage.message.clone(),
+    });
+    new.or(known)
+}
+
 fn with_progress(detail: ModelDetail, progress: Option<&ProgressReport>) -> ModelDetail {
-    let count =
-        |of: fn(&ProgressReport) -> u64| progress.and_then(|progress| i64::try_from(of(progress)).ok());
+    let Some(progress) = progress else { return detail };
+    let count = |of: u64| i64::try_from(of).ok();
+    // The totals are unknown before the source has told its files.
+    let (bytes, files) = (progress.bytes_total > 0, progress.files_total > 0);
+    // What became of a copy is told first. Any initializer may have written the words.
+    let trouble = progress.trouble.as_ref().filter(|_| detail.reason.is_none());
+    let trouble = trouble.map(|said| Problem::new(&said.reason, text_without_secrets(&said.message)));
     ModelDetail {
-        bytes_done: count(|p| p.bytes_done),
-        bytes_total: count(|p| p.bytes_total),
-        files_done: count(|p| p.files_done).filter(|_| progress.is_some_and(|p| p.files_total > 0)),
-        files_total: count(|p| p.files_total).filter(|total| *total > 0),
+        bytes_done: count(progress.bytes_done).filter(|_| bytes),
+        bytes_total: count(progress.bytes_total).filter(|_| bytes),
+        files_done: count(progress.files_done).filter(|_| files),
+        files_total: count(progress.files_total).filter(|_| files),
+        reason: trouble.as_ref().map(|trouble| trouble.reason.clone()).or(detail.reason),
+        message: trouble.map(|trouble| trouble.message).or(detail.message),
         ..detail
     }
 }

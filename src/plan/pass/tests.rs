@@ -3,6 +3,7 @@ use serde_json::json;
 use super::world::{M, TTL, WHOLE, World, job, ns_entry, of_ns, root, world};
 use super::*;
 use crate::api::source::storage_key;
+use crate::download::retry::Trouble;
 use crate::plan::samples::{URI, at, entry, entry_of};
 
 fn failed(name: &str, second: i64) -> JobView {
@@ -121,8 +122,15 @@ fn a_damaged_copy_says_what_is_wrong_until_it_is_mended() {
     let first_job = damaged().job(job("j", JobPhase::Succeeded(at(9_000)))).pass();
     assert_eq!(first_job.actions, [Action::DeleteJob("j".into())]);
     assert_eq!(said(&first_job), (ModelStatus::ModelDownloadPending, Some("CopyDamaged")));
-    let mended = World { before: begun.status, ..world() }.model(WHOLE).pass();
+    let found = json!({"time": at(10_000), "reason": "CopyDamaged", "message": message});
+    let last = |outcome: &Outcome| json!(outcome.status[M].1.last_damage);
+    let mended = World { before: begun.status, now: 11_000, ..world() }.model(WHOLE).pass();
     assert_eq!(said(&mended), (ModelStatus::ModelDownloaded, None));
+    assert_eq!(last(&mended), found, "a repair may be over before anybody looks");
+    let again = World { before: mended.status.clone(), now: 12_000, ..damaged() }.pass();
+    assert_eq!(last(&again)["time"], json!(at(12_000)));
+    let same = World { before: again.status.clone(), now: 13_000, ..damaged() }.pass();
+    assert_eq!(last(&same), last(&again), "one damage has one time");
     let first = world().model(Folder::Damaged).pass();
     assert_eq!(
         said(&first),
@@ -405,7 +413,8 @@ fn an_area_that_cannot_be_written_fails_its_own_models_only() {
 #[test]
 fn the_gate_says_what_the_status_says_and_how_far_a_download_is() {
     let mut world = world().job(job("j", JobPhase::Running));
-    let progress = ProgressReport { bytes_done: 4, bytes_total: 10, files_done: 0, files_total: 2 };
+    let progress =
+        ProgressReport { bytes_done: 4, bytes_total: 10, files_done: 0, files_total: 2, trouble: None };
     world.progress.insert(root(), progress);
     let outcome = world.pass();
     let gate = json!({"phase": "ModelDownloading", "bytesDone": 4, "bytesTotal": 10});
@@ -419,6 +428,27 @@ fn the_gate_says_what_the_status_says_and_how_far_a_download_is() {
     assert_eq!(json!(failed.gates[&root()]), gate);
     let planned = self::world().pass();
     assert_eq!(json!(planned.gates[&root()]), json!({"phase": "ModelDownloadPending"}), "before any Job");
+}
+
+#[test]
+fn a_download_that_tries_again_says_why_and_one_that_mends_a_copy_says_what_it_mends() {
+    let trouble = Trouble {
+        reason: "RateLimited".into(),
+        message: "https://me:hf_abcdefghij@hub/api asks to wait".into(),
+    };
+    let report = ProgressReport { trouble: Some(trouble), ..ProgressReport::default() };
+    let running = || {
+        let mut world = world().job(job("j", JobPhase::Running));
+        world.progress.insert(root(), report.clone());
+        world
+    };
+    let outcome = running().pass();
+    assert_eq!(said(&outcome), (ModelStatus::ModelDownloading, Some("RateLimited")));
+    let detail = &outcome.status[M].1;
+    assert!(!detail.message.as_deref().unwrap().contains("hf_abcdefghij"), "{detail:?}");
+    assert_eq!((detail.bytes_done, detail.bytes_total), (None, None), "nothing is known of its bytes yet");
+    let mending = running().said(ModelStatus::ModelDownloading, json!({"reason": "CopyVanished"})).pass();
+    assert_eq!(said(&mending), (ModelStatus::ModelDownloading, Some("CopyVanished")));
 }
 
 #[test]

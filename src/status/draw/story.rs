@@ -236,11 +236,12 @@ fn node(copy: &CopyView) -> Line {
 }
 
 fn unfinished(copy: &CopyView, story: &Story, now: Timestamp) -> Line {
-    if copy.state == State::Downloading {
-        return node(copy).join(progress(copy));
-    }
     let reason = copy.detail.reason.as_ref().filter(|_| copy.state != State::NodeNotReady);
     let reason = reason.map(|reason| format!(" ({reason})"));
+    if copy.state == State::Downloading {
+        let line = node(copy).join(progress(copy));
+        return reason.into_iter().fold(line, |line, reason| line.add(Tone::Warning, reason));
+    }
     let line =
         node(copy).add(tone(copy.state), word(copy.state)).add(Tone::Plain, reason.unwrap_or_default());
     let Some(tries) = story.tries.get(&copy.node) else { return line };
