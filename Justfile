@@ -77,6 +77,11 @@ build:
 bench-webhook:
     cargo bench --workspace --bench webhook
 
+# How long `localmodel status` takes at 1,000 nodes and 100 caches, beside kubectl (docs/status.md)
+bench-status: build
+    cargo build --release --bin localmodel
+    hack/cluster control-plane target/*/debug/bench-status target/*/release/localmodel
+
 # Writes the generated definitions anew
 generate: build
     target/*/debug/localmodel crds --out crds

@@ -4,7 +4,7 @@
     hub.py FOLDER PORT_HUB PORT_CDN SCHEME
 
 makes FOLDER/{hub,cdn,nginx.conf}; the models are "bench/large" (2 GiB in shards), "bench/single" (the same in
-one file) and "bench/small" (2,000 small files).
+one file) and "bench/small" (2,000 small files, or BENCH_SMALL).
 """
 
 import hashlib
@@ -95,12 +95,13 @@ http {{
 def main() -> None:
     root, hub, cdn, scheme = pathlib.Path(sys.argv[1]).resolve(), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     total = int(os.environ.get("BENCH_MIB", "2048"))
+    small = int(os.environ.get("BENCH_SMALL", "2000"))
     shards = {f"model-{index:05}-of-00008.safetensors": total * MIB // 8 for index in range(1, 9)}
     config = {"config.json": 700, "tokenizer.json": 300_000, "README.md": 5000}
     models = {
         "bench/large": model(root, "bench/large", shards | config),
         "bench/single": model(root, "bench/single", {"model.safetensors": total * MIB} | config),
-        "bench/small": model(root, "bench/small", {f"part-{index:04}.json": 2000 for index in range(2000)}),
+        "bench/small": model(root, "bench/small", {f"part-{index:04}.json": 2000 for index in range(small)}),
     }
     (root / "tmp").mkdir(exist_ok=True)
     (root / "nginx.conf").write_text(nginx(root, hub, cdn, scheme, models))

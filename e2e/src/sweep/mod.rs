@@ -7,7 +7,7 @@
 
 mod cluster;
 mod component;
-mod control_plane;
+pub mod control_plane;
 mod dice;
 mod generator;
 mod good;

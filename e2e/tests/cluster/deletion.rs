@@ -18,14 +18,14 @@ use localmodel_hub::{Fault, FaultKind};
 async fn a_cache_deleted_while_its_job_runs_leaves_nothing_either() {
     beside_others("midway", |world| async move {
         world.group().await?;
-        world.join(WORKERS[1]).await?;
+        world.join(WORKERS[0]).await?;
         let source = world.model("m").await?;
         world.hub.fault(&Fault::always("midway/m", FaultKind::Throttle { bytes_per_second: 1000 })).await?;
         world.cache("m", &source).await?;
-        world.until_status(WORKERS[1], "m", ModelDownloading).await?;
+        world.until_status(WORKERS[0], "m", ModelDownloading).await?;
         progress_costs_a_write_in_five_seconds(&world).await?;
         delete(&world).await?;
-        nothing_is_left(&world, WORKERS[1]).await
+        nothing_is_left(&world, WORKERS[0]).await
     })
     .await;
 }

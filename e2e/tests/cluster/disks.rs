@@ -12,6 +12,7 @@ use localmodel_e2e::objects::apply;
 use localmodel_e2e::wait::until;
 use localmodel_e2e::walkthrough::config_map;
 use localmodel_e2e::world::{WORKERS, World, alone, beside_others, beside_others_then};
+use localmodel_hub::{Fault, FaultKind, ModelSpec};
 
 const NODE: &str = WORKERS[0];
 const SHARD: &str = "model-00001-of-00002.safetensors";
@@ -140,6 +141,44 @@ async fn a_disk_without_room_is_told_with_bytes_needed_and_free_and_goes_on_when
     beside_others_then("tiny", test, async |_| {
         // Its folder goes with the test, which it cannot as long as something is mounted there.
         on_node(NODE, "umount -l /models/tiny || true").await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_midway_is_told_and_the_download_goes_on_with_what_is_missing() {
+    /// Shards 10 to 19, which no other test's model has.
+    const LATER: &str = "model-0001";
+    let test = |world: World| async move {
+        world.group().await?;
+        on_node(NODE, "mount -t tmpfs -o size=8m,mode=2775,gid=1000 tmpfs /models/fills").await?;
+        world.join(NODE).await?;
+        // More shards than streams, so that room for some is asked for when the first are there.
+        world.hub.add_model(&ModelSpec::new("fills/m", 4_000_000, 20)).await?;
+        world.hub.fault(&Fault::always(LATER, FaultKind::Hold)).await?;
+        world.cache("m", "hf://fills/m").await?;
+        until("the shards that come", || async {
+            let status = world.node(NODE).await?.and_then(|local| local.status).unwrap_or_default();
+            let done = status.models.get(&world.name("m")).and_then(|detail| detail.files_done);
+            Ok((done >= Some(10)).then_some(()))
+        })
+        .await?;
+        on_node(NODE, "dd if=/dev/zero of=/models/fills/filler bs=64k 2>/dev/null || true").await?;
+        world.hub.clear_faults(LATER).await?;
+        world.until_status(NODE, "m", ModelStatus::ModelDownloadError).await?;
+        world.until_described("m", &["DiskFull"]).await?;
+        world.hub.clear_requests("fills/").await?;
+        on_node(NODE, "rm /models/fills/filler").await?;
+        kubectl(&["delete", "job", "-n", "kserve-localmodel-jobs", "-l", "model=fills-m"]).await?;
+        world.until_available("m", 1, 1).await?;
+        let asked = world.hub.requests("fills/").await?;
+        let again: Vec<_> = asked.iter().filter(|request| request.path.contains("model-0000")).collect();
+        ensure!(!asked.is_empty() && again.is_empty(), "fetched although it was there: {again:?}");
+        Ok(())
+    };
+    beside_others_then("fills", test, async |world| {
+        world.hub.clear_faults(LATER).await?;
+        on_node(NODE, "umount -l /models/fills || true").await.map(drop)
     })
     .await;
 }
