@@ -218,7 +218,7 @@ fn stuck_agents<C: CacheKind>(cache: &C, context: &Context) -> BTreeMap<String, 
     }
     for name in &cache.spec().node_groups {
         let Some(group) = context.stores.groups.store.get(&ObjectRef::new(name)) else { continue };
-        for (node, why) in context.stores.stuck_agents(&group) {
+        for (node, why) in context.stores.stuck_agents(&group).agents {
             all.entry(node).or_insert_with(|| (name.clone(), why));
         }
     }

@@ -1,6 +1,8 @@
 //! Node groups: the volumes and the agents of each (G1 to G3), and its status (G5 to G7).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -72,9 +74,12 @@ async fn reconcile(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Re
     if let Err(error) = &result {
         problems.push(Statement::problem("AgentNotApplied", error.to_string()));
     }
-    status(&group, &context, problems).await?;
+    let stuck = context.stores.stuck_agents(&group);
+    status(&group, &context, problems, &stuck.agents).await?;
+    let settles = stuck.settled.and_then(|at| Duration::try_from(at.duration_since(Timestamp::now())).ok());
     // What stands in the way may be somebody else's, whose end no watch of ours tells.
-    result.map(|()| if blocked { Action::requeue(RECHECK) } else { Action::await_change() })
+    let again = if blocked { Some(RECHECK) } else { settles };
+    result.map(|()| again.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// The agents' volumes and their `DaemonSet`.
@@ -119,6 +124,7 @@ async fn status(
     group: &LocalModelNodeGroup,
     context: &Context,
     problems: Vec<Statement>,
+    stuck: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
     if context.plain_groups.get() {
         return Ok(());
@@ -127,9 +133,8 @@ async fn status(
     let nodes = context.stores.local_nodes.store.state();
     let nodes: Vec<&LocalModelNode> = nodes.iter().map(|node| &**node).collect();
     let usage = node_group::usage(&group.name_any(), &nodes, &context.stores.wanted().caches());
-    let stuck = context.stores.stuck_agents(group);
     let disks = node_group::disks(&group.name_any(), &nodes);
-    let view = View { group, usage: &usage, disks, problems, stuck: &stuck, now: Timestamp::now() };
+    let view = View { group, usage: &usage, disks, problems, stuck, now: Timestamp::now() };
     let wanted = node_group::status(&view);
     let api: Api<LocalModelNodeGroup> = Api::all(context.client.clone());
     match apply::patch_status(&api, group, &before, &wanted).await {

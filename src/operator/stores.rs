@@ -1,11 +1,12 @@
 //! What the operator knows: one store per kind, and the news that something in one changed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -21,10 +22,11 @@ use crate::api::{
 use crate::config::{Config, ConfigError};
 use crate::live_config::LiveConfig;
 use crate::plan::agent::AGENT_PODS;
+use crate::plan::agent_pods::{self, Stuck};
 use crate::plan::entries::{PlannedCache, is_ready};
 use crate::plan::names::{self, MANAGED_BY, MANAGER};
 use crate::plan::users::User;
-use crate::plan::{agent_pods, rivals, source};
+use crate::plan::{rivals, source};
 use crate::watch::{Watch, watch};
 
 /// The stores and their news.
@@ -141,8 +143,8 @@ impl Stores {
         self.users.all()
     }
 
-    /// Why the agents of a group do not run, by node (G8).
-    pub(super) fn stuck_agents(&self, group: &LocalModelNodeGroup) -> BTreeMap<String, String> {
+    /// Why the agents of a group do not run (G8).
+    pub(super) fn stuck_agents(&self, group: &LocalModelNodeGroup) -> Stuck {
         let (pods, events) = (self.agents.store.state(), self.warnings.store.state());
         let nodes = self.nodes.store.state();
         let nodes: Vec<&Node> = nodes.iter().map(|node| &**node).filter(|node| is_ready(node)).collect();
@@ -150,6 +152,7 @@ impl Stores {
             pods: &pods.iter().map(|pod| &**pod).collect::<Vec<_>>(),
             events: &events.iter().map(|event| &**event).collect::<Vec<_>>(),
             tolerations: &self.config().pod.tolerations,
+            now: Timestamp::now(),
         };
         agent_pods::stuck(group, &nodes, &view)
     }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, Node, Pod, Taint, Toleration};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, PodCondition, Taint, Toleration};
 use kube::ResourceExt;
 
 use super::admission::list;
@@ -16,6 +16,9 @@ use crate::api::cache::{NodeCopy, NodeStatus};
 
 /// The agent of a node group cannot run on a node (G8).
 pub const AGENT_NOT_RUNNING: &str = "AgentNotRunning";
+
+/// How long a pod may wait for a node before that is told: the volumes of a new group are made and bound meanwhile.
+const SETTLES: SignedDuration = SignedDuration::from_secs(10);
 
 /// The taints that every pod of a `DaemonSet` tolerates (Kubernetes' own list).
 const TOLERATED_BY_DAEMONS: [&str; 7] = [
@@ -37,10 +40,21 @@ pub struct View<'a> {
     pub events: &'a [&'a Event],
     /// What agents tolerate beside what every `DaemonSet` does.
     pub tolerations: &'a [Toleration],
+    /// The time of the look.
+    pub now: Timestamp,
 }
 
-/// Why the agents of a group do not run, by node. A node that is not ready is told of as such, not here.
-pub fn stuck(group: &LocalModelNodeGroup, nodes: &[&Node], view: &View) -> BTreeMap<String, String> {
+/// The agents of a group that do not run.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stuck {
+    /// Why, by node.
+    pub agents: BTreeMap<String, String>,
+    /// When to look again for those that are still in their usual moments.
+    pub settled: Option<Timestamp>,
+}
+
+/// Why the agents of a group do not run. A node that is not ready is told of as such, not here.
+pub fn stuck(group: &LocalModelNodeGroup, nodes: &[&Node], view: &View) -> Stuck {
     let label = names::label_value(&group.name_any());
     let of_group: Vec<&Pod> = view
         .pods
@@ -49,16 +63,30 @@ pub fn stuck(group: &LocalModelNodeGroup, nodes: &[&Node], view: &View) -> BTree
         .filter(|pod| pod.labels().get(names::NODE_GROUP) == Some(&label))
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .collect();
-    let of_node = |node: &&Node| {
+    let mut stuck = Stuck::default();
+    for node in nodes.iter().filter(|node| selector::matches(group.spec.node_selector(), node)) {
         let name = node.name_any();
         let why = match of_group.iter().find(|pod| node_of(pod) == Some(name.as_str())) {
-            Some(pod) => problem(pod, view.events),
+            Some(pod) => {
+                let settled = settled(pod).filter(|settled| *settled > view.now);
+                stuck.settled = stuck.settled.into_iter().chain(settled).min();
+                if settled.is_some() { None } else { problem(pod, view.events) }
+            }
             None => untolerated(node, view.tolerations),
         };
-        why.map(|why| (name, why))
-    };
-    let members = nodes.iter().filter(|node| selector::matches(group.spec.node_selector(), node));
-    members.filter_map(of_node).collect()
+        stuck.agents.extend(why.map(|why| (name, why)));
+    }
+    stuck
+}
+
+/// From when on it counts that a pod has no node.
+fn settled(pod: &Pod) -> Option<Timestamp> {
+    Some(unscheduled(pod)?.last_transition_time.as_ref()?.0 + SETTLES)
+}
+
+fn unscheduled(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")
 }
 
 /// The node that a pod runs on, or that its `DaemonSet` made it for.
@@ -82,9 +110,7 @@ fn node_of(pod: &Pod) -> Option<&str> {
 /// What keeps a pod from running; nothing while it takes its usual moments.
 fn problem(pod: &Pod, events: &[&Event]) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let unscheduled =
-        status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
-    if let Some(condition) = unscheduled {
+    if let Some(condition) = unscheduled(pod) {
         return condition.message.as_ref().map(|why| format!("its pod cannot be scheduled: {why}"));
     }
     let container = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref());
@@ -108,7 +134,10 @@ fn problem(pod: &Pod, events: &[&Event]) -> Option<String> {
 /// The newest warning about a pod: of a path that is missing the kubelet speaks in Events only.
 fn told(pod: &Pod, events: &[&Event]) -> Option<String> {
     let uid = pod.uid()?;
-    let of_pod = events.iter().filter(|event| event.involved_object.uid.as_deref() == Some(uid.as_str()));
+    // It has a node by now.
+    let is_past = |event: &Event| event.reason.as_deref() == Some("FailedScheduling");
+    let is_of_pod = |event: &&&Event| event.involved_object.uid.as_deref() == Some(uid.as_str());
+    let of_pod = events.iter().filter(is_of_pod).filter(|event| !is_past(event));
     let newest = of_pod.max_by_key(|event| when(event))?;
     let reason = newest.reason.as_ref().map(|reason| format!("{reason}: ")).unwrap_or_default();
     newest.message.as_ref().map(|message| reason + message)

@@ -160,7 +160,7 @@ async fn a_disk_that_fills_up_midway_is_told_and_the_download_goes_on_with_what_
         until("the shards that come", || async {
             let status = world.node(NODE).await?.and_then(|local| local.status).unwrap_or_default();
             let done = status.models.get(&world.name("m")).and_then(|detail| detail.bytes_done);
-            Ok((done > Some(2_000_000)).then_some(()))
+            Ok((done > Some(1_800_000)).then_some(()))
         })
         .await?;
         on_node(NODE, "dd if=/dev/zero of=/models/fills/filler bs=64k 2>/dev/null || true").await?;

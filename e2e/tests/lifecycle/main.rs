@@ -6,6 +6,7 @@
 mod install;
 mod kills;
 mod leaders;
+mod nodes;
 mod standalone;
 mod takeover;
 mod webhooks_down;

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::plan::samples::{from, group_named, labelled_node};
+use crate::plan::samples::{at, from, group_named, labelled_node};
 
 const PATH: &str = "MountVolume.NewMounter initialization failed: path \"/models\" does not exist";
 
@@ -43,10 +43,11 @@ fn why(
         pods: &pods.iter().collect::<Vec<_>>(),
         events: &events.iter().collect::<Vec<_>>(),
         tolerations,
+        now: at(100),
     };
     let mut stuck = stuck(&group_named("g"), &[&node], &view);
-    let why = stuck.remove("n");
-    assert_eq!(stuck, BTreeMap::new());
+    let why = stuck.agents.remove("n");
+    assert_eq!(stuck, Stuck::default());
     why
 }
 
@@ -84,6 +85,28 @@ fn an_image_that_cannot_be_pulled_and_a_node_without_room_are_told() {
     let told = why(&[pod("n", &status)], &[], &json!([]), &[]);
     let words = "its pod cannot be scheduled: 0/3 nodes are available: 1 Insufficient cpu.";
     assert_eq!(told.as_deref(), Some(words));
+}
+
+#[test]
+fn a_pod_that_waits_for_a_node_is_told_of_when_its_volumes_have_had_their_time() {
+    let since = |second: i64| {
+        let status = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+            "lastTransitionTime": at(second), "message": "pod has unbound immediate PersistentVolumeClaims"}]});
+        let (pod, node) = (pod("n", &status), member("n", &json!([])));
+        let view = View { pods: &[&pod], events: &[], tolerations: &[], now: at(100) };
+        stuck(&group_named("g"), &[&node], &view)
+    };
+    assert_eq!(since(91), Stuck { settled: Some(at(101)), ..Stuck::default() });
+    assert!(since(90).agents["n"].contains("unbound"), "{:?}", since(90));
+    assert_eq!(since(90).settled, None);
+}
+
+#[test]
+fn what_kept_a_pod_from_its_node_is_no_news_once_it_has_one() {
+    let creating = [pod("n", &waiting("ContainerCreating", None))];
+    let mut past = event("n-pod", 1, "0/3 nodes are available");
+    past.reason = Some("FailedScheduling".into());
+    assert_eq!(why(&creating, &[past], &json!([]), &[]), None);
 }
 
 #[test]
