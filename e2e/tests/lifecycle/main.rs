@@ -6,7 +6,6 @@
 mod install;
 mod kills;
 mod leaders;
-mod nodes;
 mod standalone;
 mod takeover;
 mod webhooks_down;
