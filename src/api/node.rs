@@ -165,7 +165,7 @@ pub struct ModelDetail {
 pub struct Damage {
     /// When it was found.
     pub time: Time,
-    /// CopyDamaged or CopyVanished.
+    /// `CopyDamaged` or `CopyVanished`.
     pub reason: String,
     /// The files, and what is wrong with them.
     pub message: String,

@@ -173,7 +173,7 @@ async fn a_download_that_tries_again_says_why_where_the_agent_reads_it() {
     let trouble = report().trouble.unwrap();
     assert_eq!(trouble.reason, "SourceUnavailable");
     assert!(trouble.message.contains("503") && trouble.message.contains("so far"), "{}", trouble.message);
-    assert_eq!(report().bytes_done, begun.bytes_done, "what is there is not forgotten");
+    assert_eq!(report().bytes_total, begun.bytes_total, "what is known is not forgotten");
 }
 
 /// A process that downloads from this world's hub with 3 MiB of buffers.
