@@ -40,7 +40,7 @@ static CLUSTER: RwLock<()> = RwLock::const_new(());
 /// How many tests run beside others, or wait for a place.
 static SHARING: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 /// How many tests may run beside others at once.
-const SHARED: u32 = 14;
+const SHARED: u32 = 10;
 static PLACES: Semaphore = Semaphore::const_new(SHARED as usize);
 
 /// A test's part of the cluster.
