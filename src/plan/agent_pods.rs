@@ -134,8 +134,8 @@ fn problem(pod: &Pod, events: &[&Event]) -> Option<String> {
 /// The newest warning about a pod: of a path that is missing the kubelet speaks in Events only.
 fn told(pod: &Pod, events: &[&Event]) -> Option<String> {
     let uid = pod.uid()?;
-    // It has a node by now.
-    let is_past = |event: &Event| event.reason.as_deref() == Some("FailedScheduling");
+    // It has a node by now, and one whose probes fail runs.
+    let is_past = |event: &Event| matches!(event.reason.as_deref(), Some("FailedScheduling" | "Unhealthy"));
     let is_of_pod = |event: &&&Event| event.involved_object.uid.as_deref() == Some(uid.as_str());
     let of_pod = events.iter().filter(is_of_pod).filter(|event| !is_past(event));
     let newest = of_pod.max_by_key(|event| when(event))?;

@@ -102,11 +102,12 @@ fn a_pod_that_waits_for_a_node_is_told_of_when_its_volumes_have_had_their_time()
 }
 
 #[test]
-fn what_kept_a_pod_from_its_node_is_no_news_once_it_has_one() {
+fn what_kept_a_pod_from_its_node_or_its_probe_from_an_answer_is_not_why_it_does_not_run() {
     let creating = [pod("n", &waiting("ContainerCreating", None))];
-    let mut past = event("n-pod", 1, "0/3 nodes are available");
-    past.reason = Some("FailedScheduling".into());
-    assert_eq!(why(&creating, &[past], &json!([]), &[]), None);
+    for reason in ["FailedScheduling", "Unhealthy"] {
+        let past = Event { reason: Some(reason.into()), ..event("n-pod", 1, "words") };
+        assert_eq!(why(&creating, &[past], &json!([]), &[]), None, "{reason}");
+    }
 }
 
 #[test]
