@@ -62,6 +62,11 @@ pub struct View<'a> {
 /// The whole status.
 pub fn status(view: &View) -> CacheStatus {
     let mut nodes = copies::nodes(view.key, view.copies);
+    // A node's object that is made anew must not make old damage news when it is told again (D4).
+    for (node, copy) in &mut nodes {
+        let known = view.before.nodes.get(node).and_then(|before| before.last_damage.clone());
+        copy.last_damage = copy.last_damage.take().or(known);
+    }
     let count = copies::count(&nodes);
     let mut statements = view.problems.clone();
     statements.extend(agent_pods::told_of_copies(&mut nodes, view.stuck));

@@ -18,11 +18,20 @@ fn local(phase: &str, detail: &Value) -> LocalModelNode {
 }
 
 fn of(nodes: &[(Node, LocalModelNode)], problems: &[Statement], enabled: bool) -> CacheStatus {
+    after(&CacheStatus::default(), nodes, problems, enabled)
+}
+
+fn after(
+    before: &CacheStatus,
+    nodes: &[(Node, LocalModelNode)],
+    problems: &[Statement],
+    enabled: bool,
+) -> CacheStatus {
     let copies: Vec<Copy> = nodes.iter().map(|(node, local)| Copy { node, local: Some(local) }).collect();
     status(&View {
         key: &CacheKey::cluster(M),
         generation: Some(1),
-        before: &CacheStatus::default(),
+        before,
         enabled,
         copies: &copies,
         users: &[],
@@ -236,6 +245,22 @@ fn a_copy_that_was_complete_and_is_damaged_is_an_event_with_its_files_and_told_o
     for (before, after) in [(&loading, &mended), (&CacheStatus::default(), &mended), (&warm, &warm)] {
         assert!(!told(before, after));
     }
+    let vanished = json!({"time": "2026-01-02T03:04:05Z", "reason": "CopyVanished", "message": "gone"});
+    let vanished = of_node("ModelDownloadPending", json!({"lastDamage": vanished}));
+    assert_eq!(happenings(&warm, &vanished)[0].reason, "CopyVanished");
+    let first = of_node("ModelDownloadPending", json!({}));
+    assert_eq!(happenings(&warm, &first), [], "an object that was deleted by hand says nothing for a moment");
+}
+
+#[test]
+fn damage_is_no_news_again_because_a_nodes_object_was_made_anew() {
+    let damage = json!({"time": "2026-01-02T03:04:05Z", "reason": "CopyDamaged", "message": "a is missing"});
+    let told = [(node("n"), local("ModelDownloaded", &json!({"lastDamage": damage})))];
+    let silent = [(node("n"), local("ModelDownloaded", &json!({})))];
+    let first = of(&told, &[], true);
+    let meanwhile = after(&first, &silent, &[], true);
+    assert_eq!(meanwhile.nodes, first.nodes);
+    assert_eq!(happenings(&meanwhile, &after(&meanwhile, &told, &[], true)), []);
 }
 
 #[test]
