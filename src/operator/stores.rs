@@ -143,6 +143,11 @@ impl Stores {
         self.users.all()
     }
 
+    /// Every object that uses a cache of this name, asked of the API server.
+    pub(super) async fn users_now(&self, client: &Client, cache: &str) -> kube::Result<Vec<User>> {
+        self.users.now(client, cache).await
+    }
+
     /// Why the agents of a group do not run (G8).
     pub(super) fn stuck_agents(&self, group: &LocalModelNodeGroup) -> Stuck {
         let (pods, events) = (self.agents.store.state(), self.warnings.store.state());

@@ -2,18 +2,20 @@
 //! installed, which may be at any time (S12). No more of them than their metadata is read.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::DynamicObject;
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::discovery;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, broadcast};
 
 use super::news::Touched;
@@ -27,6 +29,8 @@ const GROUP: &str = "serving.kserve.io";
 const SERVICES: [Kind; 2] = [Kind::InferenceService, Kind::LLMInferenceService];
 /// The pause before a definition that is not yet served is looked up again.
 const LOOKUP: Duration = Duration::from_secs(2);
+/// A pod that has ended uses nothing any more.
+const LIVING: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// The watches of everything that uses a cache.
 #[derive(Debug)]
@@ -36,7 +40,8 @@ pub(super) struct Users {
     services: Vec<Services>,
 }
 
-type ServiceWatch = Watch<PartialObjectMeta<DynamicObject>>;
+/// A kind of service as the API server has it, and its watch.
+type ServiceWatch = (ApiResource, Watch<PartialObjectMeta<DynamicObject>>);
 
 /// The services of one kind, whose definition may be there or not.
 #[derive(Debug)]
@@ -57,9 +62,7 @@ struct Following {
 
 impl Users {
     pub(super) fn start(client: &Client, news: &broadcast::Sender<Touched>) -> Self {
-        // A pod that has ended uses nothing any more, and leaves the watch.
-        let living = "status.phase!=Succeeded,status.phase!=Failed";
-        let labelled = |label| watcher::Config::default().labels(label).fields(living);
+        let labelled = |label| watcher::Config::default().labels(label).fields(LIVING);
         let all = || Api::all(client.clone());
         Self {
             pods: watch_metadata(all(), (), labelled(POD_MODEL), tell(news, Kind::Pod)),
@@ -76,6 +79,24 @@ impl Users {
             watch.store.state().into_iter().filter_map(move |pod| users::user(kind, &pod.metadata))
         });
         pods.chain(self.services.iter().flat_map(Services::all)).collect()
+    }
+
+    /// Every object that uses a cache of this name, as the API server has it now: a watch may lag behind a service
+    /// that was made or deleted a moment ago.
+    pub(super) async fn now(&self, client: &Client, cache: &str) -> kube::Result<Vec<User>> {
+        let mut users = Vec::new();
+        let pods: Api<Pod> = Api::all(client.clone());
+        for (kind, label) in [(Kind::Pod, POD_MODEL), (Kind::ServicePod, SERVICE_MODEL)] {
+            let of_cache = ListParams::default().labels(&format!("{label}={cache}")).fields(LIVING);
+            users.extend(listed(&pods, kind, &of_cache).await?);
+        }
+        let of_cache = ListParams::default().labels(&format!("{SERVICE_MODEL}={cache}"));
+        for services in &self.services {
+            let Some(resource) = services.resource() else { continue };
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+            users.extend(listed(&api, services.kind, &of_cache).await?);
+        }
+        Ok(users)
     }
 
     /// Adds the kinds whose first list has not arrived, for the readiness check.
@@ -110,14 +131,20 @@ impl Services {
 
     fn all(&self) -> Vec<User> {
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let services = watched.iter().flat_map(|watch| watch.store.state());
+        let services = watched.iter().flat_map(|(_, watch)| watch.store.state());
         services.filter_map(|service| users::user(self.kind, &service.metadata)).collect()
+    }
+
+    fn resource(&self) -> Option<ApiResource> {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.as_ref().map(|(resource, _)| resource.clone())
     }
 
     fn is_filled(&self) -> bool {
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let is_defined = !self.definition.store.is_empty();
-        self.definition.is_filled() && (!is_defined || watched.as_ref().is_some_and(Watch::is_filled))
+        self.definition.is_filled()
+            && (!is_defined || watched.as_ref().is_some_and(|(_, watch)| watch.is_filled()))
     }
 }
 
@@ -153,14 +180,23 @@ impl Following {
             .ok_or("the API server does not list it")?;
         let api = Api::all_with(self.client.clone(), &resource);
         tracing::info!(kind = self.kind.name(), version = resource.version, "services are watched");
-        let watch = watch_metadata(api, resource, watcher::Config::default(), tell(&self.news, self.kind));
-        *self.lock() = Some(watch);
+        let on = tell(&self.news, self.kind);
+        let watch = watch_metadata(api, resource.clone(), watcher::Config::default(), on);
+        *self.lock() = Some((resource, watch));
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ServiceWatch>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn listed<K>(api: &Api<K>, kind: Kind, which: &ListParams) -> kube::Result<Vec<User>>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let found = api.list_metadata(which).await?.items;
+    Ok(found.iter().filter_map(|object| users::user(kind, &object.metadata)).collect())
 }
 
 /// Tells of the cache that an object uses and of the one that it used before: a label may have changed.
@@ -198,7 +234,10 @@ fn tell<K>(
 
 #[cfg(test)]
 mod tests {
+    use kube::api::GroupVersionKind;
     use serde_json::json;
+    use wiremock::matchers::{method, path, query_param};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
 
     use super::*;
     use crate::plan::names::CacheKey;
@@ -228,6 +267,57 @@ mod tests {
             std::slice::from_ref(&cache)
         );
         assert_eq!(told(Change::Applied(&service(&json!({})))), [cache]);
+    }
+
+    /// An API server on which these use cache `m`: each a path, a label and a name.
+    async fn api_server(users: &[(&str, &str, &str)]) -> MockServer {
+        let server = MockServer::start().await;
+        for (on, label, name) in users {
+            let item = json!({"metadata": {"name": name, "namespace": "ns", "labels": {*label: "m"}}});
+            let list = json!({"metadata": {}, "items": [item]});
+            let selects = query_param("labelSelector", format!("{label}=m"));
+            let answer = ResponseTemplate::new(200).set_body_json(list);
+            Mock::given(method("GET")).and(path(*on)).and(selects).respond_with(answer).mount(&server).await;
+        }
+        server
+    }
+
+    #[tokio::test]
+    async fn users_now_are_those_that_the_api_server_has_of_every_kind_that_is_defined() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = api_server(&[
+            ("/api/v1/pods", POD_MODEL, "ours"),
+            ("/api/v1/pods", SERVICE_MODEL, "kserves"),
+            ("/apis/serving.kserve.io/v1beta1/inferenceservices", SERVICE_MODEL, "service"),
+        ])
+        .await;
+        let client = Client::try_from(kube::Config::new(server.uri().parse().unwrap())).unwrap();
+        let (news, _) = broadcast::channel(8);
+        let users = Users::start(&client, &news);
+        let kind = GroupVersionKind::gvk(GROUP, "v1beta1", "InferenceService");
+        let resource = ApiResource::from_gvk(&kind);
+        let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), &resource);
+        let nothing = watcher::Config::default();
+        let watch = watch_metadata(api, resource.clone(), nothing, |_: Change<_>| {});
+        *users.services[0].watched.lock().unwrap() = Some((resource, watch));
+
+        assert_eq!(users.all(), [], "the watches have seen nothing");
+        let now = users.now(&client, "m").await.unwrap();
+        let named = |kind, name: &str| User {
+            cache: CacheKey::cluster("m"),
+            kind,
+            namespace: "ns".into(),
+            name: name.into(),
+            group: None,
+        };
+        assert_eq!(
+            now,
+            [
+                named(Kind::Pod, "ours"),
+                named(Kind::ServicePod, "kserves"),
+                named(Kind::InferenceService, "service")
+            ]
+        );
     }
 
     #[test]

@@ -44,10 +44,6 @@ impl World for Context {
         self.stores.nodes.store.state()
     }
 
-    fn users(&self) -> Vec<User> {
-        self.stores.users()
-    }
-
     fn image(&self) -> &str {
         &self.image
     }
@@ -73,6 +69,14 @@ impl World for Context {
         let told =
             |error: &kube::Error| tracing::warn!(%error, "caches are checked by what the watch has seen");
         Some(found.inspect_err(told).ok()?.items.into_iter().map(Arc::new).collect())
+    }
+
+    async fn users_now(&self, cache: &CacheKey) -> Vec<User> {
+        let found = self.stores.users_now(&self.client, &cache.name).await;
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "users of a cache are checked by what the watches have seen");
+            self.stores.users()
+        })
     }
 
     async fn is_gone_now(&self, cache: &CacheKey) -> bool {

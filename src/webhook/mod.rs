@@ -41,8 +41,6 @@ pub trait World: Send + Sync + 'static {
     fn containers(&self) -> Vec<Arc<ClusterStorageContainer>>;
     /// All nodes.
     fn nodes(&self) -> Vec<Arc<Node>>;
-    /// Whatever uses a cache.
-    fn users(&self) -> Vec<User>;
     /// Our own image, for the gate.
     fn image(&self) -> &str;
     /// Why the operator stands back, where it does (O1).
@@ -58,6 +56,9 @@ pub trait World: Send + Sync + 'static {
     ) -> impl Future<Output = Option<Arc<LocalModelNamespaceCache>>> + Send;
     /// All cluster caches as the API server has them; `None` where it does not answer.
     fn caches_now(&self) -> impl Future<Output = Option<Vec<Arc<LocalModelCache>>>> + Send;
+    /// Whatever uses a cache now: a service may have been made or deleted a moment ago. Where the API server does not
+    /// answer, it is what the stores say.
+    fn users_now(&self, cache: &CacheKey) -> impl Future<Output = Vec<User>> + Send;
     /// Whether the API server says that a cache is gone, or in deletion.
     fn is_gone_now(&self, cache: &CacheKey) -> impl Future<Output = bool> + Send;
     /// The same for a node group: whether it is there.

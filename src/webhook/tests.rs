@@ -68,12 +68,6 @@ impl World for Known {
         Vec::new()
     }
 
-    fn users(&self) -> Vec<User> {
-        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
-        let gone = self.users_go_after > 0 && looks >= self.users_go_after;
-        if gone { Vec::new() } else { self.users.clone() }
-    }
-
     fn image(&self) -> &'static str {
         "localmodel:1"
     }
@@ -93,6 +87,12 @@ impl World for Known {
     async fn caches_now(&self) -> Option<Vec<Arc<LocalModelCache>>> {
         let new = self.caches_made_now.lock().unwrap();
         Some(self.caches.iter().chain(&*new).cloned().collect())
+    }
+
+    async fn users_now(&self, _: &CacheKey) -> Vec<User> {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        let gone = self.users_go_after > 0 && looks >= self.users_go_after;
+        if gone { Vec::new() } else { self.users.clone() }
     }
 
     async fn is_gone_now(&self, cache: &CacheKey) -> bool {

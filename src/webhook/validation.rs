@@ -91,7 +91,7 @@ async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, operation: &Oper
 async fn deleted<W: World>(world: &W, cache: &CacheKey) -> Result<(), Refused> {
     let end = Instant::now() + LAST_PODS;
     loop {
-        let users = world.users();
+        let users = world.users_now(cache).await;
         let verdict = cache_deleted(cache, &users);
         if verdict.is_ok() || !only_pods_of_services(cache, &users) || Instant::now() >= end {
             return verdict;

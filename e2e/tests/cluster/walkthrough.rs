@@ -1,16 +1,11 @@
 //! The documented walkthrough, in its order, with the substitutions that `walkthrough.rs` of the harness
 //! lists.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use localmodel_e2e::command::kubectl;
-use localmodel_e2e::objects::apply;
-use localmodel_e2e::steady::quiet_for;
-use localmodel_e2e::walkthrough::{CACHE, GROUP, printed, remove};
+use localmodel_e2e::walkthrough::{CACHE, printed, remove};
 use localmodel_e2e::world::{World, beside_others_then};
 use localmodel_e2e::{table, world};
-use serde_json::json;
 
 use crate::services;
 
@@ -23,9 +18,6 @@ async fn the_documented_walkthrough_happens_as_printed() {
     beside_others_then("walkthrough", test, async |world| {
         // The second service guards the cache for as long as it is there.
         world.end_users().await?;
-        // A group that caches use stays.
-        let many = ["delete", "localmodelnamespacecaches", "--all", "-n", &world.name("many")];
-        kubectl(&many).await?;
         remove().await
     })
     .await;
@@ -38,33 +30,8 @@ async fn walkthrough(world: &World) -> Result<()> {
     printed::statuses(world).await?;
     ready_for_people().await?;
     printed::files_are_the_hubs(world).await?;
-    fifty_more(world).await?;
     // "Deploy InferenceService using the LocalModelCache"
-    services::documented(world).await?;
-    quiet_for(Duration::from_mins(1)).await
-}
-
-/// Namespace caches of the documented group, so that the steady state is that of a cluster in use. They share
-/// a copy, and each is told of by itself.
-async fn fifty_more(world: &World) -> Result<()> {
-    let namespace = world.namespace("many").await?;
-    let source = world.model("m").await?;
-    let caches: Vec<String> = (0..50)
-        .map(|number| {
-            json!({
-                "apiVersion": "serving.kserve.io/v1alpha1",
-                "kind": "LocalModelNamespaceCache",
-                "metadata": {"name": world.name(&format!("m{number}")), "namespace": namespace},
-                "spec": {"sourceModelUri": source, "modelSize": "1Mi", "nodeGroups": [GROUP]},
-            })
-            .to_string()
-        })
-        .collect();
-    apply(&caches.join("\n---\n")).await?;
-    for number in 0..50 {
-        world.until_available_in(&namespace, &format!("m{number}"), 1, 1).await?;
-    }
-    Ok(())
+    services::documented(world).await
 }
 
 /// What a person sees beyond the printed.

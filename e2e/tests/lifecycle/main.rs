@@ -1,11 +1,12 @@
 //! What comes to a cluster and leaves it: our installation, its processes by force, KServe's own controller,
-//! KServe itself.
+//! KServe itself; and a cluster in which nothing comes or goes.
 //!
-//! Most of these tests exchange what all others need, and run alone.
+//! Most of these tests exchange what all others need, or bear no others, and run alone.
 
 mod install;
 mod kills;
 mod leaders;
 mod standalone;
+mod steady;
 mod takeover;
 mod webhooks_down;
