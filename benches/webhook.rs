@@ -76,7 +76,7 @@ impl World for Known {
     fn nodes(&self) -> Vec<Arc<Node>> {
         self.nodes.state()
     }
-    fn users(&self) -> Vec<User> {
+    async fn users_now(&self, _: &CacheKey) -> Vec<User> {
         Vec::new()
     }
     fn image(&self) -> &'static str {

@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
+use super::admission;
 use super::drift;
 use super::names::{self, CACHE_NAMESPACE, CACHE_UID, CacheKey, MANAGED_BY, MANAGER, NAMESPACES};
 use crate::api::{CacheSpec, LocalModelNodeGroup};
@@ -250,7 +251,7 @@ pub fn step(wanted: &Pair, volume: Option<&PersistentVolume>, claim: Option<&Per
             return wait("PersistentVolumeClaim", &claim_name(claim));
         }
         (Some(claim), Some(Relation::Foreign)) => {
-            return conflict("PersistentVolumeClaim", &claim_name(claim));
+            return conflict("PersistentVolumeClaim", &claim_name(claim), &claim.metadata);
         }
         (_, Some(Relation::Earlier)) => return Step::DeleteClaim,
         (Some(claim), Some(Relation::Replaced)) => return replace(&claim_name(claim)),
@@ -330,7 +331,7 @@ fn foreign_volume(volume: &PersistentVolume) -> Step {
     if is_deleting(&volume.metadata) {
         wait("PersistentVolume", &volume.name_any())
     } else {
-        conflict("PersistentVolume", &volume.name_any())
+        conflict("PersistentVolume", &volume.name_any(), &volume.metadata)
     }
 }
 
@@ -344,8 +345,22 @@ fn replace(claim: &str) -> Step {
     ))
 }
 
-fn conflict(kind: &str, name: &str) -> Step {
-    Step::Conflict(format!("{kind} {name} exists and is somebody else's: remove it or rename this object"))
+fn conflict(kind: &str, name: &str, meta: &ObjectMeta) -> Step {
+    Step::Conflict(match of_cache(meta) {
+        Some(cache) => {
+            format!("{kind} {name} is that of {}: rename one of the two", admission::cache_name(&cache))
+        }
+        None => format!("{kind} {name} exists and is somebody else's: remove it or rename this object"),
+    })
+}
+
+/// The cache that an object of ours belongs to: names of caches that differ can be one when they are joined (C11).
+fn of_cache(meta: &ObjectMeta) -> Option<CacheKey> {
+    let full = meta.annotations.as_ref().and_then(|annotations| annotations.get(names::CACHE));
+    let name = full.map(String::as_str).or(label(meta, names::CACHE));
+    let is_ours = label(meta, MANAGED_BY) == Some(MANAGER);
+    let namespace = label(meta, CACHE_NAMESPACE).map(Into::into);
+    name.filter(|_| is_ours).map(|name| CacheKey { namespace, name: name.into() })
 }
 
 /// Whose an object is that has a wanted name.

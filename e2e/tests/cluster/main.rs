@@ -13,6 +13,7 @@ mod gate;
 mod healing;
 mod matching;
 mod mounts;
+mod names;
 mod namespace_caches;
 mod nodes;
 mod privileges;

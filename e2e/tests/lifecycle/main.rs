@@ -1,4 +1,4 @@
-//! What comes to a cluster and leaves it: our installation, its processes by force, KServe's own controller,
+//! What comes to a cluster and leaves it: our installation, its processes by force, nodes, KServe's own controller,
 //! KServe itself; and a cluster in which nothing comes or goes.
 //!
 //! Most of these tests exchange what all others need, or bear no others, and run alone.
@@ -6,6 +6,7 @@
 mod install;
 mod kills;
 mod leaders;
+mod nodes;
 mod standalone;
 mod steady;
 mod takeover;

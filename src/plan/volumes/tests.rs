@@ -108,6 +108,10 @@ fn is_conflict(step: &Step) -> bool {
     matches!(step, Step::Conflict(text) if text.contains("somebody else's"))
 }
 
+fn is_conflict_with(cache: &str, step: &Step) -> bool {
+    matches!(step, Step::Conflict(text) if text.ends_with(&format!(" is that of {cache}: rename one of the two")))
+}
+
 #[test]
 fn a_fresh_pair_is_made_volume_first_and_the_claim_once_the_volume_is_available() {
     let wanted = wanted();
@@ -226,8 +230,9 @@ fn volumes_of_another_living_cache_with_the_same_joined_name_are_a_conflict() {
     assert_eq!(older.volume.metadata.name, younger.volume.metadata.name);
     let available =
         || PersistentVolume { status: from(json!({"phase": "Available"})), ..older.volume.clone() };
-    assert!(is_conflict(&step(&younger, Some(&available()), None)));
-    assert!(is_conflict(&step(&younger, None, Some(&older.claim))));
+    let is_told = |step: &Step| is_conflict_with("LocalModelCache a", step);
+    assert!(is_told(&step(&younger, Some(&available()), None)));
+    assert!(is_told(&step(&younger, None, Some(&older.claim))));
     assert_eq!(step(&older, Some(&available()), None), Step::CreateClaim);
 }
 
@@ -256,8 +261,9 @@ fn volumes_of_a_namespace_cache_are_known_by_their_labels() {
         Step::DeleteClaim
     );
     assert_eq!(step(&wanted, Some(&earlier(volume.clone())), None), Step::DeleteVolume);
-    assert!(is_conflict(&step(&wanted, Some(&of_another(volume.clone())), None)));
-    assert!(is_conflict(&step(&wanted, None, Some(&of_another(claim)))));
+    let is_told = |step: &Step| is_conflict_with("LocalModelNamespaceCache ns/another", step);
+    assert!(is_told(&step(&wanted, Some(&of_another(volume.clone())), None)));
+    assert!(is_told(&step(&wanted, None, Some(&of_another(claim)))));
     let uid = &cache().metadata.uid.unwrap();
     assert!(belongs(&volume.metadata, uid) && belongs(&self::volume("Bound").metadata, uid));
     assert!(!belongs(&earlier(volume).metadata, uid) && !belongs(&ObjectMeta::default(), uid));
