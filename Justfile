@@ -56,7 +56,7 @@ e2e *ARGS: build
     hack/cluster up
     hack/cluster run cargo test --workspace --test cluster -- --test-threads 32 {{ARGS}}
 
-# On the same cluster: install, upgrade, uninstall, kills, two operators, takeover from KServe and back, no KServe
+# On the same cluster: install, upgrade, uninstall, kills, nodes that go and come, two operators, takeover from KServe and back, no KServe, a quiet minute
 lifecycle *ARGS: build
     hack/cluster up
     hack/cluster run cargo test --workspace --test lifecycle -- --test-threads 32 {{ARGS}}

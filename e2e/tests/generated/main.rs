@@ -1,5 +1,5 @@
 //! Generated objects that people get wrong, on a real API server beside the running operator: each is refused
-//! with a message, or told of in a condition, or it is valid and works; the operator lives on, and a good cache is
+//! with a message, or told of in a condition or an Event, or it is valid and works; the operator lives on, and a good cache is
 //! warm as soon as ever. `just sweep` applies 2,000, `just test` the first 400 of them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use http::Request;
+use kube::ResourceExt;
+use localmodel::api::ClusterStorageContainer;
+use localmodel::plan::job::invalid_formats;
 use localmodel_e2e::sweep::{Cluster, Generator, good_cache, prepare_good_caches};
 use localmodel_e2e::wait::until;
 use serde_json::{Value, json};
@@ -33,6 +36,8 @@ struct Tally {
     told: BTreeMap<String, usize>,
     /// Storage containers, which have no status.
     plain: usize,
+    /// Those of them with an Event.
+    warned: usize,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -119,6 +124,7 @@ async fn told(cluster: &Cluster, accepted: &BTreeMap<String, Value>, tally: &mut
     for (path, object) in accepted {
         if object["kind"] == "ClusterStorageContainer" {
             tally.plain += 1;
+            tally.warned += usize::from(warned(cluster, object).await?);
             continue;
         }
         let reason = until(&format!("a condition of {object:#}"), || async {
@@ -136,6 +142,30 @@ async fn told(cluster: &Cluster, accepted: &BTreeMap<String, Value>, tally: &mut
         *tally.told.entry(reason).or_default() += 1;
     }
     Ok(())
+}
+
+/// Waits until a storage container whose expressions cannot be read has an Event that says so, for each of them;
+/// false for one that is right (K1).
+async fn warned(cluster: &Cluster, object: &Value) -> Result<bool> {
+    let container: ClusterStorageContainer = serde_json::from_value(object.clone())
+        .with_context(|| format!("accepted, and cannot be read: {object:#}"))?;
+    let invalid = invalid_formats(&container);
+    if invalid.is_empty() {
+        return Ok(false);
+    }
+    let path = format!(
+        "/api/v1/namespaces/default/events?fieldSelector=reason=InvalidExpression,involvedObject.name={}",
+        container.name_any()
+    );
+    until(&format!("an Event on {object:#}"), || async {
+        let events = cluster.request(Request::get(&path)).await?;
+        let notes: Vec<&str> =
+            events["items"].as_array().into_iter().flatten().filter_map(|e| e["message"].as_str()).collect();
+        let is_told = |words: &String| notes.iter().any(|note| note.contains(words.as_str()));
+        ensure!(invalid.iter().all(is_told), "{notes:?} do not say {invalid:?}");
+        Ok(Some(true))
+    })
+    .await
 }
 
 /// Deletes them all, and waits until they are gone: what is wrong with an object does not keep it.
