@@ -21,8 +21,8 @@ use crate::plan::names::CacheKey;
 
 /// How long the deletion of a cache waits for pods whose service is gone; the API server waits for 5 s.
 const LAST_PODS: Duration = Duration::from_secs(3);
-/// The pause between two looks at them.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The pause between two looks at them, each of which asks the API server.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Cluster caches (C6, C7, S9).
 pub(super) async fn caches<W: World>(State(world): State<Arc<W>>, body: Bytes) -> Response {
