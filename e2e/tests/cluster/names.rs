@@ -78,10 +78,7 @@ async fn a_node_whose_name_has_253_characters_is_planned_like_any_other() {
 #[tokio::test]
 async fn of_caches_whose_joined_names_are_one_the_older_has_it_and_the_other_says_so_until_it_is_free() {
     beside_others("names", |world| async move {
-        let second = world.name("names");
-        world.group().await?;
-        apply(&world.group_yaml(&second)).await?;
-        world.join(WORKERS[0]).await?;
+        let second = two_groups(&world).await?;
         // Its claim in the second group is called as the other cache's in its first.
         let older = world.model("older").await?;
         cache(&world.name("m"), &older, &[&world.prefix, &second]).await?;
@@ -91,7 +88,7 @@ async fn of_caches_whose_joined_names_are_one_the_older_has_it_and_the_other_say
         until("the older cache's second claim", || async { Ok(claims.get_opt(&name).await?) }).await?;
         cache(&name, &world.model("younger").await?, &[&world.prefix]).await?;
         let younger = name.strip_prefix(&world.name("")).context("the prefix")?;
-        world.until_described(younger, &["NameConflict", &name, "LocalModelCache names-m"]).await?;
+        world.until_described(younger, &["NameConflict", &name, "LocalModelCache names-m:"]).await?;
         world.until_available("m", 1, 1).await?;
 
         kubectl(&["delete", "localmodelcache", "names-m", "--timeout=90s"]).await?;
@@ -103,10 +100,7 @@ async fn of_caches_whose_joined_names_are_one_the_older_has_it_and_the_other_say
 #[tokio::test]
 async fn of_caches_whose_serving_claims_have_one_name_the_first_is_served_and_the_other_says_so() {
     beside_others("claims", |world| async move {
-        let second = world.name("claims");
-        world.group().await?;
-        apply(&world.group_yaml(&second)).await?;
-        world.join(WORKERS[0]).await?;
+        let second = two_groups(&world).await?;
         // KServe mounts `claims-a-claims-claims` for both.
         cache("claims-a", &world.model("first").await?, &[&second]).await?;
         cache("claims-a-claims", &world.model("other").await?, &[&world.prefix]).await?;
@@ -118,13 +112,23 @@ async fn of_caches_whose_serving_claims_have_one_name_the_first_is_served_and_th
         until("the first cache's claim", || async { Ok(claims.get_opt("claims-a-claims-claims").await?) })
             .await?;
         apply(&reader(&world, &namespace, "claims-a-claims")).await?;
-        let words = ["NameConflict", "claims-a-claims-claims", "LocalModelCache claims-a"];
+        let words = ["NameConflict", "claims-a-claims-claims", "LocalModelCache claims-a:"];
         world.until_described("a-claims", &words).await?;
         let first = kubectl(&["describe", "localmodelcache", "claims-a"]).await?;
         ensure!(!first.contains("NameConflict"), "{first}");
         Ok(())
     })
     .await;
+}
+
+/// Makes the test's group and a second one, whose name is the first's name twice, on the same node. Returns the
+/// second's name.
+async fn two_groups(world: &World) -> Result<String> {
+    let second = world.name(&world.prefix);
+    world.group().await?;
+    apply(&world.group_yaml(&second)).await?;
+    world.join(WORKERS[0]).await?;
+    Ok(second)
 }
 
 /// A pod that asks for a cache; nobody schedules it.

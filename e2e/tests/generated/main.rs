@@ -1,6 +1,6 @@
 //! Generated objects that people get wrong, on a real API server beside the running operator: each is refused
-//! with a message, or told of in a condition or an Event, or it is valid and works; the operator lives on, and a good cache is
-//! warm as soon as ever. `just sweep` applies 2,000, `just test` the first 400 of them.
+//! with a message, or told of in a condition or an Event, or it is valid and works; the operator lives on, and a
+//! good cache is warm as soon as ever. `just sweep` applies 2,000, `just test` the first 400 of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;

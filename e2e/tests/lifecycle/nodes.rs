@@ -69,7 +69,12 @@ async fn a_node_that_is_deleted_leaves_nothing_and_its_replacement_is_warmed_fro
         registers_again(node).await?;
         world.join(node).await?;
         world.until_available("m", 2, 2).await?;
-        ensure!(world.files(node).await? == files, "other files than before");
+        until("the same files as before", || async {
+            let found = world.files(node).await?;
+            ensure!(found == files, "{found:?} in place of {files:?}");
+            Ok(Some(()))
+        })
+        .await?;
         let asked = world.hub.requests("replaced/").await?;
         ensure!(!asked.is_empty(), "it is warm without a download");
         Ok(())
