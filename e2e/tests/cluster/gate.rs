@@ -89,7 +89,9 @@ async fn the_label_mounts_where_and_for_whom_the_annotations_say_and_nobody_can_
 
         // A tenant who may run anything mounts the model himself, as root and to write.
         kubectl(&["label", "namespace", &namespace, "pod-security.kubernetes.io/enforce-"]).await?;
-        apply(&as_root(&world, &namespace, &storage_key(&source))).await?;
+        // The API server may go by the label for another moment.
+        let as_root = as_root(&world, &namespace, &storage_key(&source));
+        until("the pod that runs as root", || async { apply(&as_root).await.map(Some) }).await?;
         kubectl(&["wait", "--for=condition=Ready", "pod/root", "-n", &namespace, "--timeout=180s"]).await?;
         cannot_write().await
     })
