@@ -163,7 +163,9 @@ fn as_root(world: &World, namespace: &str, key: &str) -> String {
 
 /// Tries to change a byte, to add a file and to remove one as the pod's own root does it: through its mounts.
 async fn cannot_write() -> Result<()> {
-    let process = on_node(NODE, &format!("pgrep -f '^/localmodel wait {ROOT}'")).await?;
+    // A pod is Ready a moment before its container's program has replaced the runtime's.
+    let find = format!("pgrep -f '^/localmodel wait {ROOT}'");
+    let process = until("the pod's process", || async { on_node(NODE, &find).await.map(Some) }).await?;
     let folder = format!("/proc/{}/root/mnt/models", process.trim());
     let before = on_node(NODE, &format!("cat {folder}/config.json | sha256sum")).await?;
     for attempt in ["echo x >> config.json", "touch more", "rm config.json"] {
