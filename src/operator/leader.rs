@@ -13,7 +13,7 @@ use tower::BoxError;
 use tower::filter::FilterLayer;
 
 use crate::error::{Doing, Error};
-use crate::plan::lease::{LOOK_EVERY, NAME, RELIED_ON, Step, released, step};
+use crate::plan::lease::{ANSWER_WITHIN, LOOK_EVERY, NAME, RELIED_ON, Step, released, step};
 use crate::plan::names::MANAGER;
 
 /// Where the Lease is written, which has to go on also while nothing else may be.
@@ -61,6 +61,7 @@ pub(super) struct Candidate {
     leases: Api<Lease>,
     me: String,
     fence: Fence,
+    answer_within: Duration,
     /// The lease's version, and since when it is this one.
     seen: Mutex<(Option<String>, Instant)>,
 }
@@ -69,7 +70,8 @@ impl Candidate {
     /// `me` is a name that no other operator has: that of the pod.
     pub(super) fn new(client: &Client, namespace: &str, me: String, fence: Fence) -> Self {
         let seen = Mutex::new((None, Instant::now()));
-        Self { leases: Api::namespaced(client.clone(), namespace), me, fence, seen }
+        let leases = Api::namespaced(client.clone(), namespace);
+        Self { leases, me, fence, answer_within: ANSWER_WITHIN, seen }
     }
 
     /// Waits until this one leads.
@@ -124,7 +126,7 @@ impl Candidate {
                 None => Ok(()),
             }
         };
-        if let Err(error) = left.await {
+        if let Err(error) = self.in_time(left).await {
             tracing::info!(lease = NAME, %error, "the lease is not given back");
         }
     }
@@ -132,15 +134,26 @@ impl Candidate {
     /// One look at the lease, and what follows from it.
     async fn look(&self) -> Result<Step, Error> {
         let begun = Instant::now();
-        let lease = self.leases.get_opt(NAME).await.doing(|| format!("reading Lease {NAME}"))?;
+        let read = self.in_time(self.leases.get_opt(NAME)).await;
+        let lease = read.doing(|| format!("reading Lease {NAME}"))?;
         let unchanged = self.unchanged_for(lease.as_ref().and_then(ResourceExt::resource_version), begun);
         let step = step(lease.as_ref(), &self.me, unchanged, Timestamp::now());
         if let Step::Hold(spec) = &step {
-            self.write(lease.as_ref(), spec).await.doing(|| format!("writing Lease {NAME}"))?;
+            let written = self.in_time(self.write(lease.as_ref(), spec)).await;
+            written.doing(|| format!("writing Lease {NAME}"))?;
             // From before it was written: nobody else has seen it earlier.
             self.fence.open_until(begun + RELIED_ON);
         }
         Ok(step)
+    }
+
+    /// A connection that hangs must not keep a leader from knowing that it is none, nor the next from its turn.
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, kube::Error> {
+        let late = |_| kube::Error::Service(format!("no answer within {:?}", self.answer_within).into());
+        tokio::time::timeout(self.answer_within, answer).await.map_err(late)?
     }
 
     fn unchanged_for(&self, version: Option<String>, now: Instant) -> Duration {

@@ -261,10 +261,7 @@ fn hashed(parts: &[&str], max: usize) -> String {
     let digest = hash.finalize();
     let tail = hex::encode(&digest[..4]);
     let plain = parts.join("-");
-    let mut end = plain.len().min(max - tail.len() - 1);
-    while !plain.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = plain.floor_char_boundary(max - tail.len() - 1);
     format!("{}-{tail}", plain[..end].trim_end_matches(['-', '.', '_']))
 }
 

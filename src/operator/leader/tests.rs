@@ -127,6 +127,31 @@ async fn who_leaves_gives_the_lease_back_and_takes_it_from_nobody() {
     assert_eq!(other.writes().await, []);
 }
 
+#[tokio::test]
+async fn an_api_server_that_does_not_answer_holds_up_neither_a_look_nor_the_end() {
+    let world = World::new().await;
+    let never = ResponseTemplate::new(200).set_delay(Duration::from_secs(3600));
+    world.answers("GET", LEASE, never).await;
+    let me = Candidate { answer_within: Duration::from_millis(20), ..world.candidate("me") };
+    let error = me.look().await.unwrap_err();
+    assert!(error.to_string().contains("reading Lease localmodel-operator: "), "{error}");
+    assert!(error.to_string().contains("no answer within 20ms"), "{error}");
+    world.fence.open_until(Instant::now() + RELIED_ON);
+    me.leave().await;
+    world.write_a_map().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_lease_whose_write_is_not_answered_is_not_relied_on() {
+    let world = World::new().await;
+    world.answers("PATCH", LEASE, ResponseTemplate::new(200).set_delay(Duration::from_secs(3600))).await;
+    world.lease_of("").await;
+    let me = Candidate { answer_within: Duration::from_millis(20), ..world.candidate("me") };
+    let error = me.look().await.unwrap_err();
+    assert!(error.to_string().contains("writing Lease"), "{error}");
+    assert!(!world.fence.is_open());
+}
+
 fn status(code: u16) -> serde_json::Value {
     let reason = if code == 404 { "NotFound" } else { "AlreadyExists" };
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": reason, "code": code})

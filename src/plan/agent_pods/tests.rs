@@ -60,7 +60,10 @@ fn waiting(reason: &str, message: Option<&str>) -> serde_json::Value {
 fn an_agent_that_runs_or_takes_its_usual_moments_is_not_told_of() {
     let running = json!({"phase": "Running", "containerStatuses": [{"name": "agent", "image": "", "imageID": "",
         "ready": true, "restartCount": 0, "state": {"running": {}}}]});
-    for status in [running, waiting("ContainerCreating", None), json!({"phase": "Pending"})] {
+    let starting = json!({"phase": "Pending", "conditions": [
+        {"type": "Initialized", "status": "False", "message": "containers with incomplete status"},
+        {"type": "PodScheduled", "status": "True"}]});
+    for status in [running, starting, waiting("ContainerCreating", None), json!({"phase": "Pending"})] {
         // An old word about its volume does not count once it runs; nor does one about another pod.
         let events = [event("another-pod", 1, PATH)];
         assert_eq!(why(&[pod("n", &status)], &events, &json!([]), &[]), None, "{status}");
@@ -85,6 +88,26 @@ fn an_image_that_cannot_be_pulled_and_a_node_without_room_are_told() {
     let told = why(&[pod("n", &status)], &[], &json!([]), &[]);
     let words = "its pod cannot be scheduled: 0/3 nodes are available: 1 Insufficient cpu.";
     assert_eq!(told.as_deref(), Some(words));
+}
+
+#[test]
+fn a_pod_that_the_kubelet_gave_up_is_told_in_its_words_if_there_are_any() {
+    let evicted = json!({"phase": "Failed", "message": "The node was low on resource: memory."});
+    let told = why(&[pod("n", &evicted)], &[], &json!([]), &[]);
+    assert_eq!(told.as_deref(), Some("The node was low on resource: memory."));
+    let told = why(&[pod("n", &json!({"phase": "Failed"}))], &[], &json!([]), &[]);
+    assert_eq!(told.as_deref(), Some("its pod failed"));
+}
+
+#[test]
+fn a_pod_is_of_the_node_that_it_must_run_on_and_not_of_one_that_it_must_avoid() {
+    let status = waiting("ImagePullBackOff", None);
+    let mut elsewhere = serde_json::to_value(pod("n", &status)).unwrap();
+    let fields = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields";
+    *elsewhere.pointer_mut(fields).unwrap() =
+        json!([{"key": "metadata.name", "operator": "NotIn", "values": ["n"]}]);
+    assert_eq!(why(&[from(elsewhere)], &[], &json!([]), &[]), None);
+    assert_eq!(why(&[pod("n", &status)], &[], &json!([]), &[]).as_deref(), Some("ImagePullBackOff"));
 }
 
 #[test]
@@ -131,6 +154,14 @@ fn a_taint_that_is_not_tolerated_keeps_the_agent_away() {
     ] {
         assert_eq!(why(&[], &[], &harmless, &[]), None, "{harmless}");
     }
+}
+
+#[test]
+fn a_group_tells_of_each_node_whose_agent_does_not_run() {
+    let stuck = BTreeMap::from([("a".to_owned(), "no path".to_owned()), ("b".into(), "no image".into())]);
+    let told = problem_of_group(&stuck).unwrap();
+    assert_eq!((told.kind, &*told.message), (AGENT_NOT_RUNNING, "on a: no path, on b: no image"));
+    assert_eq!(problem_of_group(&BTreeMap::new()), None);
 }
 
 #[test]

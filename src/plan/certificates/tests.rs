@@ -103,3 +103,10 @@ fn a_key_is_never_printed() {
     let pair = made(NOW);
     assert!(!format!("{pair:?}").contains("PRIVATE KEY"));
 }
+
+#[test]
+fn what_is_logged_of_a_certificate_is_not_its_key() {
+    let pair = made(NOW);
+    let told = format!("{pair:?}");
+    assert!(told.contains("BEGIN CERTIFICATE") && !told.contains("PRIVATE KEY"), "{told}");
+}

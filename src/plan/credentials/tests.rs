@@ -211,6 +211,8 @@ fn what_is_missing_or_wrong_is_named_with_what_to_do_and_never_told() {
         (of(&[("awsSecretAccessKey", "s")]), "SecretKeyNotFound", "awsAccessKeyID or AWS_ACCESS_KEY_ID"),
         (of(&[("https-host", "h")]), "SecretKeyNotFound", "no key \"headers\""),
         (of(&[("https-host", "a b"), ("headers", "{}")]), "SecretInvalid", "no host name"),
+        (of(&[("https-host", " "), ("headers", "{}")]), "SecretInvalid", "no host name"),
+        (of(&[("https-host", &"a".repeat(241)), ("headers", "{}")]), "SecretInvalid", "no host name"),
     ] {
         assert_eq!(problem.reason, reason, "{problem:?}");
         assert!(problem.message.contains(words) && problem.message.contains(J), "{problem:?}");

@@ -26,6 +26,14 @@ fn an_empty_list_may_be_left_out_but_not_be_filled() {
 }
 
 #[test]
+fn a_null_asks_for_nothing() {
+    let wanted = json!({"spec": {"volumeName": null}});
+    for live in [json!({}), json!({"spec": {}}), json!({"spec": {"volumeName": "v"}})] {
+        assert!(satisfied(&wanted, &live), "{live}");
+    }
+}
+
+#[test]
 fn quantities_in_canonical_form_are_not_drift() {
     assert!(satisfied(&json!({"cpu": "0.1", "memory": "1024Mi"}), &json!({"cpu": "100m", "memory": "1Gi"})));
 }

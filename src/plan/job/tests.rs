@@ -15,11 +15,11 @@ struct Case<'a> {
 
 static NONE: Injection = Injection { variables: BTreeMap::new(), volumes: BTreeMap::new() };
 
-fn made(case: &Case) -> Job {
+fn with_download<R>(case: &Case, read: impl FnOnce(&Download) -> R) -> R {
     let containers: Vec<&ClusterStorageContainer> = case.containers.iter().collect();
     let owner = from(json!({"apiVersion": "serving.kserve.io/v1alpha1", "kind": "LocalModelNode",
         "name": case.node, "uid": "node-uid"}));
-    let download = Download {
+    read(&Download {
         entry: case.entry,
         group: case.group,
         first: case.entry.node_group.is_none(),
@@ -30,9 +30,14 @@ fn made(case: &Case) -> Job {
         own_image: OWN_IMAGE,
         restricted: case.restricted,
         credentials: case.credentials,
-    };
-    let recipe = recipe(&download, &Versions::new());
-    job(&download, &recipe, &names::job(&CacheKey::of(case.entry), case.node)).unwrap()
+    })
+}
+
+fn made(case: &Case) -> Job {
+    with_download(case, |download| {
+        let recipe = recipe(download, &Versions::new());
+        job(download, &recipe, &names::job(&CacheKey::of(case.entry), case.node)).unwrap()
+    })
 }
 
 fn documented<'a>(
@@ -84,26 +89,27 @@ fn credentials() -> Injection {
 
 #[test]
 fn the_secrets_of_a_job_are_the_containers_and_the_caches() {
-    let (entry, config, hub) = (entry(), config(), hf_hub());
-    let owner = || from(json!({"apiVersion": "v1", "kind": "k", "name": "n", "uid": "u"}));
-    let of = |credentials: &Injection| {
-        let containers = [&hub];
-        let download = Download {
-            entry: &entry,
-            group: "workers",
-            first: true,
-            node: "n",
-            owner: owner(),
-            config: &config,
-            containers: &containers,
-            own_image: OWN_IMAGE,
-            restricted: false,
-            credentials,
-        };
-        secrets(&download).into_iter().collect::<Vec<_>>()
+    let (entry, config, hub) = (entry(), config(), [hf_hub()]);
+    let of = |credentials| {
+        let case = Case { credentials, ..documented(&entry, &config, &hub) };
+        with_download(&case, secrets).into_iter().collect::<Vec<_>>()
     };
     assert_eq!(of(&NONE), ["hf-secret"]);
     assert_eq!(of(&credentials()), ["google", "mine"], "the container's own token is replaced");
+}
+
+#[test]
+fn files_are_lent_to_our_own_downloader_and_to_no_other_image_or_command() {
+    let (entry, config) = (entry(), config());
+    let image = |image: &str, command: &Value| {
+        let container = json!({"name": "c", "image": image, "command": command});
+        let mut ours = storage("c", json!([{"prefix": "hf://"}]));
+        ours.spec.spec.container = from(container);
+        with_download(&documented(&entry, &config, &[ours]), is_ours)
+    };
+    assert!(image(OWN_IMAGE, &Value::Null));
+    assert!(!image(OWN_IMAGE, &json!(["/bin/sh"])));
+    assert!(!image("another", &Value::Null));
 }
 
 #[test]
@@ -249,6 +255,8 @@ fn a_container_supports_what_begins_with_its_prefix_or_holds_a_match_of_its_expr
         (json!({"prefix": "hf://", "regex": "s3"}), "s3://b", false),
         (json!({"prefix": "", "regex": "s3"}), "s3://b", true),
         (json!({"regex": "("}), "(", false),
+        (json!({"prefix": ""}), "s3://b", false),
+        (json!({"regex": ""}), "s3://b", false),
         (json!({}), "hf://o/m", false),
     ] {
         let containers = [storage("c", json!([format]))];

@@ -55,6 +55,9 @@ fn a_job_of_kserves_writes_the_root_whatever_its_cache() {
     let of_namespace = json!({"model": "m", "node": "n", "modelNamespace": "ns"});
     assert_eq!(kserves(of_namespace, &models), (format!("ns/{KEY}"), false, true));
     assert_eq!(kserves(labels, &format!("incoming/{KEY}")), (KEY.to_owned(), false, false), "not as KServe");
+    let managed = |by: &str| json!({"model": "m", "node": "n", "app.kubernetes.io/managed-by": by});
+    assert_eq!(kserves(managed("kserve"), &models), (KEY.to_owned(), false, true));
+    assert_eq!(kserves(managed("localmodel"), &models), (KEY.to_owned(), false, false), "one of ours");
 }
 
 #[test]
@@ -161,24 +164,35 @@ fn pods_of_other_jobs_do_not_speak_for_this_one() {
 fn a_pending_job_says_what_somebody_must_do() {
     let unscheduled = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
         "reason": "Unschedulable", "message": "0/3 nodes are available: 1 had untolerated taint"}]});
+    let starting = json!({"phase": "Pending", "conditions": [
+        {"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "not yet"},
+        {"type": "PodScheduled", "status": "True"}]});
+    let config = "CreateContainerConfigError";
     for (status, expected) in [
+        (starting, None),
         (waiting_for("ContainerCreating", ""), None),
         (waiting_for("PodInitializing", ""), None),
         (
-            waiting_for("CreateContainerConfigError", "secret \"hf-secret\" not found"),
+            waiting_for(config, "secret \"hf-secret\" not found"),
             Some(("SecretNotFound", "secret \"hf-secret\" not found")),
         ),
         (
-            waiting_for("CreateContainerConfigError", "couldn't find key HF_TOKEN in Secret j/hf-secret"),
+            waiting_for(config, "couldn't find key HF_TOKEN in Secret j/hf-secret"),
             Some(("SecretKeyNotFound", "couldn't find key HF_TOKEN in Secret j/hf-secret")),
         ),
         (
-            waiting_for(
-                "CreateContainerConfigError",
-                "container has runAsNonRoot and image will run as root",
-            ),
-            Some(("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")),
+            waiting_for(config, "container has runAsNonRoot and image will run as root"),
+            Some((config, "container has runAsNonRoot and image will run as root")),
         ),
+        (
+            waiting_for(config, "couldn't find key K in ConfigMap j/c"),
+            Some((config, "couldn't find key K in ConfigMap j/c")),
+        ),
+        (
+            waiting_for(config, "secret \"hf-secret\" is forbidden"),
+            Some((config, "secret \"hf-secret\" is forbidden")),
+        ),
+        (waiting_for(config, "configmap \"c\" not found"), Some((config, "configmap \"c\" not found"))),
         (waiting_for("ImagePullBackOff", "no such image"), Some(("ImagePullBackOff", "no such image"))),
         (unscheduled, Some(("Unschedulable", "0/3 nodes are available: 1 had untolerated taint"))),
     ] {

@@ -311,8 +311,10 @@ fn a_namespace_has_a_copy_of_its_own_beside_the_one_in_the_root() {
     let one = both.model(WHOLE);
     assert_eq!(one.pass().actions, [Action::Download(of_ns())], "the other's copy does not count");
     let busy = JobView { copy: of_ns(), ..job("j", JobPhase::Running) };
-    assert_eq!(one.clone().job(busy).pass().actions, []);
+    assert_eq!(one.clone().job(busy.clone()).pass().actions, []);
     let alone = World { entries: vec![ns_entry()], ..one };
+    let writes_its_area = alone.clone().job(busy).pass();
+    assert_eq!(writes_its_area.actions, [Action::EraseModel(root())], "its Job writes nothing in the root");
     assert_eq!(
         alone.pass().actions,
         [Action::Download(of_ns()), Action::EraseModel(root())],

@@ -105,6 +105,12 @@ fn a_namespaces_job_of_kserves_counts_for_that_namespace_and_leaves_when_its_res
     let with =
         |phase| World { entries: vec![ns_entry()], ..world() }.model(WHOLE).job(theirs(of_ns(), phase));
     assert_eq!(with(JobPhase::Running).pass().actions, [], "the root is what it writes");
+    let mut elsewhere = with(JobPhase::Running);
+    elsewhere.jobs[0].copy.key = "another".into();
+    let actions = elsewhere.pass().actions;
+    let goes = Action::DeleteJob("theirs".into());
+    let begins = [goes, Action::Download(of_ns()), Action::EraseModel(root())];
+    assert_eq!(actions, begins, "a Job for another source writes another folder");
     let mut done = with(succeeded());
     assert_eq!(done.pass().actions, [Action::Keep(root().key), Action::Link(of_ns())]);
     done.disk.kept.insert(root().key);

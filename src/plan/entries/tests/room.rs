@@ -223,7 +223,17 @@ fn a_cache_is_where_the_list_has_it_or_the_plan_puts_it_and_waits_elsewhere() {
     assert_eq!(of(1, Some(&listed), false), Place::Planned);
     assert_eq!(used(of(0, Some(&listed), true)), Some(6), "the list keeps its place");
     let off = labelled_node("n", &json!({}));
-    assert_eq!(place(&caches[0], &off, &[&limit], &caches, Some(&listed), true), Place::Nowhere);
+    for cache in &caches {
+        let placed = place(cache, &off, &[&limit], &caches, Some(&listed), true);
+        assert_eq!(placed, Place::Nowhere, "a list that is about to be emptied: {}", cache.key);
+    }
+    let earlier =
+        local_model_node(&on, vec![entry_of("b", "hf://o/earlier"), entry_of("c", "hf://o/b")], &[]);
+    assert_eq!(
+        of(1, Some(&earlier), false),
+        Place::Nowhere,
+        "its name and its source stand in other entries"
+    );
 }
 
 /// A cache by chance: namespace, source, size, age and groups.
