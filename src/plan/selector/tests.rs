@@ -24,6 +24,7 @@ fn each_operator_means_what_it_means_to_the_scheduler() {
         (json!({"key": "cards", "operator": "Gt", "values": ["7"]}), true),
         (json!({"key": "cards", "operator": "Gt", "values": ["8"]}), false),
         (json!({"key": "cards", "operator": "Lt", "values": ["9"]}), true),
+        (json!({"key": "cards", "operator": "Lt", "values": ["8"]}), false),
         (json!({"key": "gpu", "operator": "Lt", "values": ["9"]}), false),
         (json!({"key": "gpu", "operator": "Near", "values": ["a100"]}), false),
     ];

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plan::pass::Problem;
 use crate::plan::pass::world::{M, WHOLE, World, job, ns_entry, of_ns, root, world};
-use crate::plan::samples::{at, from};
+use crate::plan::samples::{at, entry, entry_of, from};
 
 /// A node that KServe's agent left with this entry said to be downloaded.
 fn taken_over(entries: Vec<crate::api::ModelEntry>) -> World {
@@ -84,6 +84,31 @@ fn a_job_of_kserves_is_waited_for_and_what_it_wrote_counts_when_it_has_succeeded
 }
 
 #[test]
+fn no_step_is_taken_while_a_job_may_write_the_copy_and_jobs_of_other_copies_hold_up_nothing() {
+    let begun = || taken_over(vec![ns_entry()]).model(Folder::Bare);
+    let ours = JobView { copy: of_ns(), ..job("ours", JobPhase::Running) };
+    assert_eq!(begun().job(ours).pass().actions, [Action::Keep(root().key)]);
+    let mut another = begun();
+    another.entries.push(entry_of("another", "hf://o/another"));
+    let copy = CopyKey::of(&another.entries[1]);
+    another = another.job(theirs(copy, JobPhase::Running));
+    let steps = [Action::Keep(root().key), Action::AdoptModel(root())];
+    assert_eq!(another.pass().actions, steps);
+}
+
+#[test]
+fn only_what_serves_is_said_to_be_downloaded_while_its_books_are_put_right() {
+    let lost = taken_over(world().entries).incoming(WHOLE).pass();
+    assert_eq!(lost.actions, [Action::Place(root())]);
+    assert_eq!(lost.status[M].0, ModelStatus::ModelDownloading, "its folder is gone");
+    let trouble = json!({"reason": "Gated", "message": "accept the licence"});
+    let told = world().said(ModelStatus::ModelDownloadError, trouble).model(Folder::Bare);
+    let adopted = told.job(theirs(root(), succeeded())).pass();
+    assert_eq!(adopted.actions, [Action::AdoptModel(root())]);
+    assert_eq!(adopted.status[M], (ModelStatus::ModelDownloading, ModelDetail::default()));
+}
+
+#[test]
 fn a_namespaces_copy_is_linked_from_the_root_step_by_step_and_nothing_is_downloaded() {
     let mut world = taken_over(vec![ns_entry()]).model(Folder::Bare);
     assert_eq!(world.pass().actions, [Action::Keep(root().key), Action::AdoptModel(root())]);
@@ -120,6 +145,40 @@ fn a_namespaces_job_of_kserves_counts_for_that_namespace_and_leaves_when_its_res
     nothing.disk.models.clear();
     let actions = nothing.pass().actions;
     assert_eq!(actions, [Action::Download(of_ns()), Action::DeleteJob("theirs".into())]);
+}
+
+#[test]
+fn a_job_of_kserves_stays_until_its_result_is_taken_and_no_other_job_goes_with_it() {
+    let with = |job: JobView| {
+        let mut world = World { entries: vec![entry(), ns_entry()], ..world() }.model(WHOLE).job(job);
+        world.disk.models.insert(of_ns(), WHOLE);
+        world
+    };
+    let taken = with(theirs(of_ns(), succeeded()));
+    let goes = Action::DeleteJob("theirs".into());
+    assert_eq!(taken.pass().actions, [Action::Keep(root().key), goes.clone()]);
+    for other in [
+        theirs(root(), succeeded()),
+        theirs(of_ns(), JobPhase::Running),
+        JobView { deleting: true, ..theirs(of_ns(), succeeded()) },
+        JobView { copy: of_ns(), ..job("ours", succeeded()) },
+    ] {
+        assert_eq!(with(other.clone()).pass().actions, [], "{other:?}");
+    }
+
+    let mut bare = with(theirs(of_ns(), succeeded())).model(Folder::Bare);
+    bare.entries.remove(0);
+    bare.disk.models.remove(&of_ns());
+    let adopts = Action::AdoptModel(root());
+    assert_eq!(bare.pass().actions, [Action::Keep(root().key), adopts], "its result is yet to be taken");
+
+    let mut another = taken;
+    another.entries.push(entry_of("another", "hf://o/another"));
+    another.vouched.insert("another".into());
+    let copy = CopyKey::of(&another.entries[2]);
+    another.disk.models.insert(copy.clone(), Folder::Bare);
+    let actions = another.pass().actions;
+    assert!(actions.contains(&goes) && actions.contains(&Action::AdoptModel(copy)), "{actions:?}");
 }
 
 #[test]
@@ -185,7 +244,9 @@ fn pods_that_read_a_kept_copy_in_the_root_find_their_gate_there() {
     assert_eq!(kept.actions, [], "its gate is not erased");
 
     let damaged = world.clone().model(Folder::Damaged).pass();
-    assert_eq!(damaged.gates[&root()].reason.as_deref(), Some("KServesCopyDamaged"));
+    let told = &damaged.gates[&root()];
+    assert_eq!(told.reason.as_deref(), Some("KServesCopyDamaged"));
+    assert!(told.message.as_ref().unwrap().contains(&format!("models/{}", root().key)), "{told:?}");
     assert_eq!(damaged.gates[&of_ns()].phase, ModelStatus::ModelDownloaded);
 
     // A cluster cache of the same source speaks for the root itself, also where it is another group's.
