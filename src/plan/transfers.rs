@@ -171,6 +171,14 @@ mod tests {
     }
 
     #[test]
+    fn a_repair_that_brought_nothing_has_a_duration_and_no_rate() {
+        let mut transfers = Transfers::default();
+        assert_eq!(look(&mut transfers, &world().model(Folder::Damaged)), [], "its Job is made");
+        assert_eq!(look(&mut transfers, &running(10)), []);
+        assert_eq!(look(&mut transfers, &placed()), [Ended::Done { seconds: 100.0, fetched: None }]);
+    }
+
+    #[test]
     fn two_entries_of_one_source_are_one_download() {
         let mut world = placed();
         world.entries.push(entry_of("twin", URI));
@@ -184,6 +192,18 @@ mod tests {
         assert_eq!(look(&mut Transfers::default(), &found), [], "at the first look");
         let found = found.said(ModelStatus::ModelDownloadPending, json!({}));
         assert_eq!(look(&mut Transfers::default(), &found), [], "and later");
+    }
+
+    #[test]
+    fn a_job_of_another_agent_or_copy_or_one_in_deletion_is_no_download_of_this_one() {
+        let with = |change: fn(&mut JobView)| {
+            let mut world = placed();
+            change(&mut world.jobs[0]);
+            look(&mut Transfers::default(), &world)
+        };
+        assert_eq!(with(|job| job.own = false), []);
+        assert_eq!(with(|job| job.copy.key = "another".into()), []);
+        assert_eq!(with(|job| job.deleting = true), []);
     }
 
     #[test]

@@ -102,6 +102,16 @@ mod tests {
     }
 
     #[test]
+    fn kinds_are_named_as_the_api_server_names_them() {
+        let kinds = [Kind::InferenceService, Kind::LLMInferenceService, Kind::Pod, Kind::ServicePod];
+        let named = kinds.map(|kind| (kind.name(), kind.plural()));
+        let pod = ("Pod", "pods");
+        let services =
+            [("InferenceService", "inferenceservices"), ("LLMInferenceService", "llminferenceservices")];
+        assert_eq!(named, [services[0], services[1], pod, pod]);
+    }
+
+    #[test]
     fn an_object_without_a_label_or_with_an_empty_one_uses_nothing() {
         for labels in [json!({}), json!({SERVICE_MODEL: ""}), json!({POD_MODEL: "m"})] {
             let meta = from(json!({"name": "s", "namespace": "ns", "labels": labels}));

@@ -268,7 +268,13 @@ mod tests {
         let others = secret(&CacheKey::namespaced("team-m", "x"), "uid", J, &copied(vec![]));
         let mut theirs = copy.clone();
         theirs.metadata.labels = None;
-        for foreign in [others, theirs] {
+        let relabelled = |label: &str| {
+            let mut secret = copy.clone();
+            secret.metadata.labels.as_mut().unwrap().insert(label.into(), "another".into());
+            secret
+        };
+        let nearly = [MANAGED_BY, CACHE, CACHE_NAMESPACE].map(relabelled);
+        for foreign in [others, theirs].into_iter().chain(nearly) {
             assert!(matches!(step(&key(), Some(&copy), Some(&foreign)), Step::Conflict(_)));
             assert_eq!(step(&key(), None, Some(&foreign)), Step::Done);
             let refused = injection(&key(), J, Some(&foreign)).unwrap_err();

@@ -164,13 +164,15 @@ fn what_is_said_of_s3_comes_from_annotations_then_the_secret_then_the_settings()
         ]
     );
     for (endpoint, expected) in [
+        // The client says what is wrong with it.
+        ("s4://s3.example", &["AWS_ENDPOINT_URL=https://s4://s3.example", "S3_ENDPOINT=s4://s3.example"][..]),
         (
             "https://s3.example",
-            ["AWS_ENDPOINT_URL=https://s3.example", "S3_ENDPOINT=s3.example", "S3_USE_HTTPS=1"],
+            &["AWS_ENDPOINT_URL=https://s3.example", "S3_ENDPOINT=s3.example", "S3_USE_HTTPS=1"],
         ),
         (
             "HTTP://s3.example",
-            ["AWS_ENDPOINT_URL=HTTP://s3.example", "S3_ENDPOINT=s3.example", "S3_USE_HTTPS=0"],
+            &["AWS_ENDPOINT_URL=HTTP://s3.example", "S3_ENDPOINT=s3.example", "S3_USE_HTTPS=0"],
         ),
     ] {
         let mut role = found(vec![]);

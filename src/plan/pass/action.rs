@@ -63,3 +63,37 @@ impl Action {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::pass::world::of_ns;
+
+    #[test]
+    fn an_action_is_logged_with_what_it_does_and_on_what() {
+        let copy = of_ns();
+        let actions = [
+            Action::DeleteJob("j".into()),
+            Action::Keep("j".into()),
+            Action::RemoveArea("j".into()),
+            Action::Download(copy.clone()),
+            Action::Adopt(copy.clone()),
+            Action::AdoptModel(copy.clone()),
+            Action::Link(copy.clone()),
+            Action::Place(copy.clone()),
+            Action::EraseIncoming(copy.clone()),
+            Action::EraseModel(copy.clone()),
+            Action::EraseGate(copy.clone()),
+        ];
+        let mut names: Vec<&str> = actions.iter().map(Action::name).collect();
+        assert_eq!((names[0], names[3], names[9]), ("delete Job", "download", "erase model"));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), actions.len());
+        let on: Vec<String> = actions.iter().map(Action::on).collect();
+        assert!(
+            on[..3].iter().all(|on| on == "j") && on[3..].iter().all(|on| *on == copy.to_string()),
+            "{on:?}"
+        );
+    }
+}

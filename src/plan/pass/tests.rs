@@ -439,3 +439,4 @@ fn one_models_failure_never_stops_the_next() {
 mod convergence;
 mod damage;
 mod refusals;
+mod told;

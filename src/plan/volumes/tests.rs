@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -113,6 +115,26 @@ fn is_conflict_with(cache: &str, step: &Step) -> bool {
 }
 
 #[test]
+fn a_step_is_logged_in_words_of_its_own() {
+    let texts = || "why".to_owned();
+    let steps = [
+        Step::Done,
+        Step::CreateVolume,
+        Step::CreateClaim,
+        Step::AdoptVolume,
+        Step::AdoptClaim,
+        Step::FreeVolume,
+        Step::DeleteClaim,
+        Step::DeleteVolume,
+        Step::Wait(texts()),
+        Step::ReplaceClaim(texts()),
+        Step::Conflict(texts()),
+    ];
+    let words: BTreeSet<String> = steps.iter().map(ToString::to_string).collect();
+    assert_eq!(words.len(), steps.len(), "{words:?}");
+}
+
+#[test]
 fn a_fresh_pair_is_made_volume_first_and_the_claim_once_the_volume_is_available() {
     let wanted = wanted();
     assert_eq!(step(&wanted, None, None), Step::CreateVolume);
@@ -160,6 +182,9 @@ fn a_released_volume_is_freed_for_a_claim_that_was_made_too_early() {
     waiting.metadata.uid = Some("another-uid".into());
     assert_eq!(step(&wanted(), Some(&released), Some(&waiting)), Step::FreeVolume);
     assert_eq!(step(&wanted(), Some(&released), Some(&bound().1)), Step::Done, "only the phase is stale");
+    let mut newer = claim("Bound");
+    newer.metadata.uid = Some("another-uid".into());
+    assert_eq!(step(&wanted(), Some(&released), Some(&newer)), Step::Done, "the volume is seen late");
 }
 
 #[test]
@@ -200,6 +225,14 @@ fn an_unowned_volume_that_differs_in_path_claim_or_nodes_is_a_conflict() {
         let step = step(&wanted(), Some(&from(volume)), None);
         assert!(is_conflict(&step), "{field} = {value}: {step:?}");
     }
+}
+
+#[test]
+fn what_somebody_else_owns_is_a_conflict_although_it_looks_as_wanted() {
+    let (volume, claim) = bound();
+    let theirs = (of_another(unlabelled(volume.clone())), of_another(unlabelled(claim.clone())));
+    assert!(is_conflict(&step(&wanted(), Some(&theirs.0), Some(&claim))));
+    assert!(is_conflict(&step(&wanted(), Some(&volume), Some(&theirs.1))));
 }
 
 #[test]
@@ -305,6 +338,20 @@ impl WithUid for crate::api::LocalModelCache {
         self.metadata.uid = Some("another-uid".into());
         self
     }
+}
+
+#[test]
+fn names_that_labels_shorten_stand_in_full_in_annotations() {
+    let cache = cache_named(&"m".repeat(80), "hf://o/m", &["workers"]).with_uid();
+    let group = group_named(&"g".repeat(70));
+    let key = CacheKey::cluster(cache.name_any());
+    let pair = download(&key, &cache.spec, owner(&cache), &group, J);
+    for meta in [&pair.volume.metadata, &pair.claim.metadata] {
+        let full = json!({names::CACHE: cache.name_any(), names::NODE_GROUP: group.name_any()});
+        assert_eq!(json!(meta.annotations), full);
+        assert!(meta.labels.iter().flatten().all(|(_, value)| value.len() <= 63), "{meta:?}");
+    }
+    assert_eq!(wanted().volume.metadata.annotations, None);
 }
 
 #[test]
