@@ -12,12 +12,6 @@ impl Reason {
     }
 }
 
-impl From<Reason> for String {
-    fn from(reason: Reason) -> Self {
-        reason.0.into()
-    }
-}
-
 /// Where people meet a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {

@@ -29,6 +29,15 @@ fn a_job_whose_events_are_read_already_wakes_nobody() {
 }
 
 #[test]
+fn while_caching_is_disabled_a_failure_whose_time_has_come_wakes_nobody() {
+    let mut disabled = world().said(ModelStatus::ModelDownloading, json!({})).job(failed("j", 9_940));
+    disabled.enabled = false;
+    let outcome = disabled.pass();
+    assert_eq!(outcome.status[M].1.next_try, Some(Time(at(10_000))));
+    assert_eq!((outcome.actions, outcome.wake), (vec![], None));
+}
+
+#[test]
 fn nothing_is_said_of_files_before_the_source_has_told_how_many_there_are() {
     let mut world = world().job(job("j", JobPhase::Running));
     world
