@@ -4,6 +4,7 @@
 //! followed.
 
 mod gate;
+mod room;
 mod scrub;
 
 pub(super) use scrub::OpenCopy;
@@ -14,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::process::geteuid;
 
 use super::adopt;
@@ -27,7 +28,6 @@ use crate::download::store::{Found, Store};
 use crate::download::{ProgressReport, lent};
 use crate::error::{Doing, Error};
 use crate::plan::disk::{CopyKey, Folder, Inventory, is_namespace};
-use crate::plan::local_status::Usage;
 use crate::plan::names::{GATE, INCOMING, MODELS, NAMESPACES};
 use crate::plan::pass::{DISK_FULL, DISK_NOT_WRITABLE, Problem};
 
@@ -89,21 +89,6 @@ impl Disk {
                 ),
             })
         })
-    }
-
-    /// Why nothing more can be written, where no room is left at all. What is to be erased still can be.
-    pub(super) fn full(&self) -> Option<Problem> {
-        let stat = statvfs(&self.root).ok()?;
-        let what = match (stat.f_bavail, stat.f_favail) {
-            (0, _) if stat.f_blocks > 0 => "bytes",
-            (_, 0) if stat.f_files > 0 => "inodes",
-            _ => return None,
-        };
-        let message = format!(
-            "no {what} are free on the node group's disk{}: free some space or use a larger disk",
-            self.on_node
-        );
-        Some(Problem::new(DISK_FULL, message))
     }
 
     /// Looks at every folder. Files are told by their sizes; their bytes are not read.
@@ -391,12 +376,6 @@ impl Disk {
             }
         }
         Ok(())
-    }
-
-    /// Size and free room.
-    pub(super) fn usage(&self) -> Option<Usage> {
-        let stat = statvfs(&self.root).ok()?;
-        Some(Usage { capacity: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
     }
 
     fn path(&self, part: &str, copy: &CopyKey) -> PathBuf {

@@ -135,3 +135,18 @@ fn own_folders_above(root: &Path, file: &str) -> io::Result<bool> {
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_missing_has_no_names_and_what_cannot_be_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), "").unwrap();
+        assert_eq!(names(folder.path()).unwrap(), ["a"]);
+        assert_eq!(names(&folder.path().join("missing")).unwrap(), Vec::<String>::new());
+        let error = names(&folder.path().join("a")).unwrap_err();
+        assert!(error.to_string().starts_with("reading "), "{error}");
+    }
+}

@@ -132,6 +132,9 @@ fn a_namespace_that_is_no_name_never_reaches_the_disk() {
     let problem = disk.disk.problem(Some("../../outside")).unwrap();
     assert_eq!(problem.reason, "InvalidNamespace");
     assert!(!disk.path("namespaces").exists());
+    fs::create_dir_all(disk.path("namespaces/Ours/models")).unwrap();
+    disk.disk.remove_area("Ours").unwrap();
+    assert!(disk.path("namespaces/Ours/models").exists(), "somebody else's folder");
 }
 
 #[test]
@@ -149,6 +152,11 @@ fn a_copy_of_the_root_is_linked_into_a_namespace_and_stays_where_it_is() {
     );
     disk.disk.adopt_model(&root(), "hf://o/m").unwrap();
     assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 7, files: 2 });
+    disk.write(&format!("{model}/sub/weights"), "1234");
+    disk.disk.link(&of_ns()).unwrap();
+    let linked = disk.disk.scan().unwrap().inventory.incoming[&of_ns()];
+    assert_eq!(linked, Folder::Empty, "what is damaged is not handed on");
+    disk.write(&format!("{model}/sub/weights"), "12345");
     let half = format!("namespaces/ns/incoming/{KEY}/config.json");
     disk.write(&half, "cut short");
     disk.disk.link(&of_ns()).unwrap();
@@ -168,6 +176,7 @@ fn the_mark_of_a_copy_that_is_kept_outlives_a_repair() {
     disk.disk.keep(KEY).unwrap();
     assert_eq!(disk.disk.scan().unwrap().inventory.kept, BTreeSet::new(), "there is nothing to keep");
     disk.copy(&at(MODELS, KEY), &["a", "b"]);
+    assert_eq!(disk.disk.scan().unwrap().inventory.kept, BTreeSet::new());
     disk.disk.keep(KEY).unwrap();
     disk.disk.keep(KEY).unwrap();
     let kept = BTreeSet::from([KEY.to_owned()]);
@@ -176,6 +185,9 @@ fn the_mark_of_a_copy_that_is_kept_outlives_a_repair() {
     disk.copy(&at(INCOMING, KEY), &["a", "b"]);
     disk.disk.place(&root()).unwrap();
     assert_eq!(disk.disk.scan().unwrap().inventory.kept, kept);
+    disk.copy(&format!("namespaces/ns/models/{OTHER}"), &["a"]);
+    mark_kept(&disk.path(&format!("namespaces/ns/models/{OTHER}"))).unwrap();
+    assert_eq!(disk.disk.scan().unwrap().inventory.kept, kept, "KServe kept copies in the root alone");
 }
 
 fn gate() -> GateStatus {
