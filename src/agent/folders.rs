@@ -43,8 +43,8 @@ pub(super) fn is_folder_within(root: &Path, path: &Path) -> bool {
 
 /// Makes the folder where it is missing; anything else of its name is an error.
 pub(super) fn own_folder(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(FOLDER_MODE & 0o777).create(path) {
-        // The process's mask may have taken the group's right to write.
+    match DirBuilder::new().mode(0o775).create(path) {
+        // The process's mask may have taken the group's right to write, and folders begin without its set-id bit.
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_folder(path) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -148,5 +148,17 @@ mod tests {
         assert_eq!(names(&folder.path().join("missing")).unwrap(), Vec::<String>::new());
         let error = names(&folder.path().join("a")).unwrap_err();
         assert!(error.to_string().starts_with("reading "), "{error}");
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_not_taken_for_something_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("missing");
+        assert_eq!(own_folder(&below.join("a")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(own_folders_above(&below, "a/b").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(link(&below, &folder.path().join("a")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&below, "").unwrap();
+        assert_eq!(own_folder(&below).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        assert!(!own_folders_above(folder.path(), "missing/b").unwrap());
     }
 }

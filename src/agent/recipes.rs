@@ -13,10 +13,10 @@ use crate::config::Config;
 use crate::credentials;
 use crate::error::{Doing, Error};
 use crate::plan::credentials::{self as plan, Injection};
-use crate::plan::disk::{CopyKey, Folder};
+use crate::plan::disk::CopyKey;
 use crate::plan::job::{self, Download};
 use crate::plan::names::{self, CacheKey};
-use crate::plan::pass::{self, JobPhase, JobView, Problem};
+use crate::plan::pass::{self, JobView, Problem};
 use crate::plan::recipe::{Recipe, Versions};
 
 /// All that a Job is made from.
@@ -46,15 +46,6 @@ pub(super) fn digests(recipes: &Recipes) -> BTreeMap<CopyKey, Result<Recipe, Pro
     recipes.iter().map(|(copy, prepared)| (copy.clone(), digest(prepared))).collect()
 }
 
-/// Whether a Job may have to be made, or made anew.
-fn is_due(copy: &CopyKey, look: &Look, jobs: &[JobView]) -> bool {
-    let is_whole = matches!(look.scan.inventory.models.get(copy), Some(Folder::Complete { .. }));
-    let is_at_work = |job: &JobView| {
-        job.copy == *copy && pass::is_active(job) && !matches!(job.phase, JobPhase::Pending(Some(_)))
-    };
-    !is_whole && !jobs.iter().any(is_at_work)
-}
-
 impl Agent {
     /// What a Job would be made from, for each copy that may need one.
     pub(super) async fn recipes(
@@ -67,7 +58,8 @@ impl Agent {
         config: &Config,
     ) -> Recipes {
         let copies: BTreeSet<CopyKey> = entries.iter().map(CopyKey::of).collect();
-        let due: Vec<CopyKey> = copies.into_iter().filter(|copy| is_due(copy, look, jobs)).collect();
+        let due: Vec<CopyKey> =
+            copies.into_iter().filter(|copy| pass::is_due(copy, &look.scan.inventory, jobs)).collect();
         if due.is_empty() || !config.enabled {
             return Recipes::new();
         }

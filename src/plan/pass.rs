@@ -234,6 +234,15 @@ pub fn is_active(job: &JobView) -> bool {
     job.deleting || matches!(job.phase, JobPhase::Pending(_) | JobPhase::Running)
 }
 
+/// Whether a Job may have to be made, or made anew: then it is known from what it would be made.
+pub fn is_due(copy: &CopyKey, disk: &Inventory, jobs: &[JobView]) -> bool {
+    let is_whole = matches!(disk.models.get(copy), Some(Folder::Complete { .. }));
+    let is_at_work = |job: &JobView| {
+        job.copy == *copy && is_active(job) && !matches!(job.phase, JobPhase::Pending(Some(_)))
+    };
+    !is_whole && !jobs.iter().any(is_at_work)
+}
+
 /// One model, which several entries may share: one folder, one Job, a status for each (A7).
 fn model(view: &View, copy: &CopyKey, outcome: &mut Outcome) -> Said {
     let mut entries = view.entries.iter().filter(|entry| CopyKey::of(entry) == *copy);

@@ -57,11 +57,17 @@ impl Sample {
 
     /// Does something with the disk as a user who is not root and owns everything on it.
     fn as_nobody<T: Send>(&self, act: impl FnOnce(&Disk) -> T + Send) -> T {
+        self.as_nobody_but(&[], act)
+    }
+
+    /// The same as a user who does not own these, which he can read.
+    fn as_nobody_but<T: Send>(&self, others: &[&str], act: impl FnOnce(&Disk) -> T + Send) -> T {
         const NOBODY: u32 = 65534;
         let user = Uid::from_raw(NOBODY);
         let is_root = geteuid().is_root();
         if is_root {
             give(self.folder.path(), NOBODY);
+            others.iter().for_each(|other| give(&self.path(other), 0));
         }
         // Credentials are the thread's own.
         let work = || {

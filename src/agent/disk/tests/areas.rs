@@ -78,6 +78,21 @@ fn files_of_anothers_copy_are_lent_without_its_manifest_and_only_to_our_own_down
 }
 
 #[test]
+fn files_that_cannot_be_linked_because_another_user_owns_them_are_copied_for_a_repair_and_not_lent() {
+    let disk = disk();
+    disk.disk.problem(Some("ns"));
+    let model = at(MODELS, KEY);
+    disk.copy(&model, &["a"]);
+    disk.as_nobody_but(&[&model], |disk| disk.prepare(&of_ns(), true)).unwrap();
+    let lent = disk.path(&format!("namespaces/ns/incoming/{KEY}/a"));
+    disk.as_nobody_but(&[&model], |disk| disk.prepare(&root(), true)).unwrap();
+    let copied = format!("{}/a", at(INCOMING, KEY));
+    assert_eq!(fs::read_to_string(disk.path(&copied)).unwrap(), "12345");
+    let is_link = disk.inode(&copied) == disk.inode(&format!("{model}/a"));
+    assert_eq!(lent.exists(), is_link, "the system allows links to files of others, or the test is not root");
+}
+
+#[test]
 fn only_complete_copies_are_lent_and_nothing_to_a_download_that_has_begun() {
     let disk = disk();
     disk.disk.problem(Some("ns"));

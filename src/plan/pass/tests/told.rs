@@ -21,6 +21,20 @@ fn the_end_of_an_earlier_job_is_told_unless_a_failure_still_counts() {
 }
 
 #[test]
+fn a_job_is_due_for_a_copy_that_is_not_whole_and_that_no_job_works_on() {
+    let due = |world: World| is_due(&root(), &world.disk, &world.jobs);
+    assert!(due(world()) && due(world().model(Folder::Damaged)));
+    assert!(!due(world().model(WHOLE)));
+    assert!(!due(world().job(job("j", JobPhase::Running))));
+    assert!(!due(world().job(job("j", JobPhase::Pending(None)))));
+    assert!(!due(world().job(JobView { deleting: true, ..failed("j", 9_000) })));
+    let stuck = Problem::new("SecretNotFound", "secret \"hf-secret\" not found");
+    assert!(due(world().job(job("j", JobPhase::Pending(Some(stuck))))), "another container may start");
+    assert!(due(world().job(failed("j", 9_000))));
+    assert!(due(world().job(JobView { copy: of_ns(), ..job("j", JobPhase::Running) })));
+}
+
+#[test]
 fn a_job_whose_events_are_read_already_wakes_nobody() {
     let since = at(9_995);
     let waiting = JobView { without_pod_since: Some(since), ..job("j", JobPhase::Pending(None)) };
