@@ -156,6 +156,12 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_bytes_by_seconds() {
+        let rate = Fetched { bytes: 10, seconds: 4.0 }.bytes_per_second();
+        assert!((rate - 2.5).abs() < f64::EPSILON, "{rate}");
+    }
+
+    #[test]
     fn a_repair_counts_from_what_its_first_report_found_there() {
         let mut transfers = Transfers::default();
         assert_eq!(look(&mut transfers, &world().model(Folder::Damaged)), [], "its Job is made");

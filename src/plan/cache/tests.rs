@@ -98,6 +98,16 @@ fn bytes_that_come_and_go_with_other_caches_change_the_condition_and_are_no_even
 type Case<'a> = (&'a str, Vec<(Node, LocalModelNode)>, &'a [Statement], bool, (&'a str, &'a str, &'a str));
 
 #[test]
+fn a_problem_that_is_new_is_told_whatever_was_told_before() {
+    let missing = Statement::problem(NODE_GROUP_NOT_FOUND, "LocalModelNodeGroup g does not exist");
+    let full = Statement::problem(INSUFFICIENT_CAPACITY, "it does not fit");
+    let conditions = |problems: &[Statement]| of(&[], problems, true).conditions;
+    let before = conditions(std::slice::from_ref(&missing));
+    let told = new_problems(&before, &conditions(&[missing, full]));
+    assert_eq!(told.into_iter().map(|told| told.reason).collect::<Vec<_>>(), [INSUFFICIENT_CAPACITY]);
+}
+
+#[test]
 fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
     let none = json!({});
     let warm = || (node("a"), local("ModelDownloaded", &none));

@@ -221,7 +221,7 @@ mod tests {
             json!({"app.kubernetes.io/managed-by": "localmodel", "localmodel.kserve.io/cache": "m",
                 "localmodel.kserve.io/cache-namespace": "team", "localmodel.kserve.io/cache-uid": "uid"})
         );
-        assert_eq!(copy.namespace().as_deref(), Some(J));
+        assert_eq!((copy.name_any(), copy.namespace().as_deref()), (names::credentials(&key()), Some(J)));
     }
 
     #[test]

@@ -84,6 +84,16 @@ fn while_caching_is_disabled_only_what_was_planned_before_stays() {
 }
 
 #[test]
+fn a_source_that_nobody_can_download_is_planned_nowhere_and_takes_nothing_away() {
+    let cache = cache_named("m", "gopher://o/m", &["workers"]);
+    let caches = [PlannedCache { fetchable: false, ..PlannedCache::from(&cache) }];
+    let plan = |before: &[ModelEntry]| entries(&node("n"), &[&group()], &caches, before, true);
+    assert_eq!(plan(&[]), NodePlan::default());
+    let before = vec![entry_of("m", "gopher://o/m")];
+    assert_eq!(plan(&before).entries, before);
+}
+
+#[test]
 fn a_cache_in_deletion_leaves_every_list() {
     let mut leaving = cache();
     leaving.metadata.deletion_timestamp = from(json!("2026-01-01T00:00:00Z"));
