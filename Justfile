@@ -29,6 +29,10 @@ sweep DISTURBANCES="3": build
     LOCALMODEL_DISTURBANCES={{DISTURBANCES}} cargo test --release --workspace --test model -- --nocapture --test-threads 1
     LOCALMODEL_SWEEP=whole hack/cluster control-plane cargo test --workspace --test sweep --test generated -- --nocapture
 
+# Breaks the plan and the agent's decisions in each place in turn and expects a fast test to notice: a build each, so hours; `--shard 1/8` for a part
+mutants *ARGS:
+    hack/tool cargo-mutants 27.1.0 cargo mutants --output target {{ARGS}}
+
 # Alert rules, dashboard and scraping, with the real Prometheus, which is unpacked below the user's cache
 monitoring: build
     hack/prometheus cargo test --workspace --test monitoring

@@ -15,9 +15,9 @@ pub const DURATION: Duration = Duration::from_secs(15);
 pub const RELIED_ON: Duration = Duration::from_secs(10);
 /// The pause between two looks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long a look waits for each of its two answers: a connection that hangs leaves time for another look
+/// How long a look waits for each of its two answers: a connection that hangs leaves time for one more look
 /// before [`RELIED_ON`] is over.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What to do after a look.
 #[derive(Clone, Debug, PartialEq)]

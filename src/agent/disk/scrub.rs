@@ -114,3 +114,23 @@ fn record(store: &Store) -> Option<Record> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_longer_than_ours_ever_are_counts_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path()).unwrap();
+        let mut written = Record::default();
+        written.passed("a", 1, false);
+        let mut json = serde_json::to_vec(&written).unwrap();
+        json.resize(usize::try_from(LONGEST).unwrap(), b' ');
+        store.write(RECORD, &json).unwrap();
+        assert_eq!(record(&store), Some(written));
+        json.push(b' ');
+        store.write(RECORD, &json).unwrap();
+        assert_eq!(record(&store), None);
+    }
+}
