@@ -64,6 +64,8 @@ pub fn released(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -110,7 +112,10 @@ mod tests {
 
     #[test]
     fn a_lease_that_was_given_back_is_taken_at_once() {
-        let back = Lease { spec: Some(released(&of("a").spec.unwrap(), NOW)), ..Lease::default() };
+        let left = NOW + SignedDuration::from_secs(1);
+        let back = released(&of("a").spec.unwrap(), left);
+        assert_eq!(back.renew_time, Some(MicroTime(left)));
+        let back = Lease { spec: Some(back), ..Lease::default() };
         let spec = lease(step(Some(&back), "b", Duration::ZERO, NOW)).spec.unwrap();
         assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("b"), Some(2)));
     }

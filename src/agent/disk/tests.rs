@@ -67,7 +67,9 @@ impl Sample {
         let is_root = geteuid().is_root();
         if is_root {
             give(self.folder.path(), NOBODY);
-            others.iter().for_each(|other| give(&self.path(other), 0));
+            for other in others {
+                give(&self.path(other), 0);
+            }
         }
         // Credentials are the thread's own.
         let work = || {

@@ -63,13 +63,14 @@ impl Sample {
         (Scrub::new(self.disk.clone(), settings, copies, Arc::default(), metrics), wanted)
     }
 
-    /// Lets the scrub work until it has something to tell.
+    /// Lets the scrub work until it has something to tell, which takes seconds of the test's own clock.
     async fn read(&self) {
         let (scrub, _wanted) = self.scrub(weekly);
         let wake = scrub.wake.clone();
         tokio::select! {
             never = scrub.run() => match never {},
             () = wake.notified() => {}
+            () = tokio::time::sleep(LOOK_EVERY * 9 / 10) => panic!("the scrub has told nothing"),
         }
     }
 }

@@ -130,7 +130,7 @@ async fn who_leaves_gives_the_lease_back_and_takes_it_from_nobody() {
 #[tokio::test]
 async fn an_api_server_that_does_not_answer_holds_up_neither_a_look_nor_the_end() {
     let world = World::new().await;
-    let never = ResponseTemplate::new(200).set_delay(Duration::from_secs(3600));
+    let never = ResponseTemplate::new(200).set_delay(Duration::from_hours(1));
     world.answers("GET", LEASE, never).await;
     let me = Candidate { answer_within: Duration::from_millis(20), ..world.candidate("me") };
     let error = me.look().await.unwrap_err();
@@ -144,7 +144,7 @@ async fn an_api_server_that_does_not_answer_holds_up_neither_a_look_nor_the_end(
 #[tokio::test]
 async fn a_lease_whose_write_is_not_answered_is_not_relied_on() {
     let world = World::new().await;
-    world.answers("PATCH", LEASE, ResponseTemplate::new(200).set_delay(Duration::from_secs(3600))).await;
+    world.answers("PATCH", LEASE, ResponseTemplate::new(200).set_delay(Duration::from_hours(1))).await;
     world.lease_of("").await;
     let me = Candidate { answer_within: Duration::from_millis(20), ..world.candidate("me") };
     let error = me.look().await.unwrap_err();

@@ -67,7 +67,9 @@ fn a_finished_download_is_placed_once_its_job_has_ended() {
 #[test]
 fn another_initializers_files_are_adopted_once_its_job_has_succeeded() {
     let succeeded = || job("j", JobPhase::Succeeded(at(9_500)));
-    assert_eq!(world().incoming(Folder::Bare).job(succeeded()).pass().actions, [Action::Adopt(root())]);
+    let adopted = world().incoming(Folder::Bare).job(succeeded()).pass();
+    assert_eq!(adopted.actions, [Action::Adopt(root())]);
+    assert_eq!(adopted.status[M].1.finished, Some(Time(at(9_500))), "hashing it may take a while");
     assert_eq!(
         world().incoming(Folder::Bare).pass().actions,
         download(),

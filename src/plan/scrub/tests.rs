@@ -79,6 +79,7 @@ fn files_are_read_in_the_order_of_their_names_from_where_it_stopped() {
     let mut record = Record::default();
     let mut order = Vec::new();
     while let Some(next) = next_file(&files, &record) {
+        assert!(order.len() < files.len(), "some file was read twice: {order:?}");
         order.push(next.path.clone());
         record.passed(&next.path, next.size, next.path == "b");
         // As after a restart.
