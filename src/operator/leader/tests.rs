@@ -146,7 +146,7 @@ async fn a_lease_whose_write_is_not_answered_is_not_relied_on() {
     let world = World::new().await;
     world.answers("PATCH", LEASE, ResponseTemplate::new(200).set_delay(Duration::from_hours(1))).await;
     world.lease_of("").await;
-    let me = Candidate { answer_within: Duration::from_millis(20), ..world.candidate("me") };
+    let me = Candidate { answer_within: Duration::from_secs(1), ..world.candidate("me") };
     let error = me.look().await.unwrap_err();
     assert!(error.to_string().contains("writing Lease"), "{error}");
     assert!(!world.fence.is_open());
