@@ -60,7 +60,7 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     let labels = if member_of.is_empty() {
         entries::labels_to_come_back_to(&node, &caches)
     } else {
-        entries::warm_labels(&caches, &entries, status)
+        entries::warm_labels(&node, &caches, &entries, status)
     };
 
     let api: Api<LocalModelNode> = Api::all(context.client.clone());

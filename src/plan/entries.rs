@@ -284,23 +284,27 @@ pub fn local_model_node(node: &Node, entries: Vec<ModelEntry>, member_of: &[Stri
     local
 }
 
-/// The labels that say which copies are complete on a node, group by storage key (N2).
+/// The labels that say which copies are complete on a node, group by storage key (N2). Where no agent has spoken
+/// of a copy since the node's object was made, its label stays: it says what has its place there until one does
+/// (D4, C8).
 pub fn warm_labels(
+    node: &Node,
     caches: &[PlannedCache],
     entries: &[ModelEntry],
     status: Option<&LocalModelNodeStatus>,
 ) -> BTreeMap<String, String> {
-    let downloaded = |entry: &ModelEntry| {
-        status.and_then(|s| s.model_status.get(&entry.status_key())) == Some(&ModelStatus::ModelDownloaded)
-    };
+    let said = |entry: &ModelEntry| status.and_then(|s| s.model_status.get(&entry.status_key()));
     entries
         .iter()
-        .filter(|entry| downloaded(entry))
         .filter_map(|entry| {
             let cache = caches.iter().find(|cache| cache.key == CacheKey::of(entry))?;
             let group = group_of_entry(entry, cache.spec)?;
             let label = names::warm_label(&storage_key(&entry.source_model_uri), entry.namespace());
-            Some((label, names::label_value(group)))
+            let is_warm = match said(entry) {
+                Some(phase) => *phase == ModelStatus::ModelDownloaded,
+                None => node.labels().contains_key(&label),
+            };
+            is_warm.then(|| (label, names::label_value(group)))
         })
         .collect()
 }

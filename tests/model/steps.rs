@@ -58,7 +58,7 @@ impl World {
         let labels = if member_of.is_empty() {
             entries::labels_to_come_back_to(&object, &planned)
         } else {
-            entries::warm_labels(&planned, &list, status)
+            entries::warm_labels(&object, &planned, &list, status)
         };
         if member_of.is_empty() {
             if local.is_some() {

@@ -136,12 +136,12 @@ fn an_entry_that_names_its_group_is_warm_in_that_group() {
     let cache = cache_named("m", URI, &["a", "b"]);
     let entry = ModelEntry { node_group: Some("b".into()), ..entry_of("m", URI) };
     let status: LocalModelNodeStatus = from(json!({"modelStatus": {"m": "ModelDownloaded"}}));
-    let labels = warm_labels(&[PlannedCache::from(&cache)], &[entry], Some(&status));
+    let labels = warm_labels(&node("n"), &[PlannedCache::from(&cache)], &[entry], Some(&status));
     assert_eq!(labels.into_values().collect::<Vec<_>>(), ["b"]);
 }
 
 fn warm(status: Option<&LocalModelNodeStatus>, entries: &[ModelEntry]) -> BTreeMap<String, String> {
-    warm_labels(&[PlannedCache::from(&cache())], entries, status)
+    warm_labels(&node("n"), &[PlannedCache::from(&cache())], entries, status)
 }
 
 #[test]
@@ -158,6 +158,23 @@ fn a_warm_label_stands_for_a_complete_copy_that_is_still_wanted() {
     }
     assert_eq!(warm(None, &entries), BTreeMap::new());
     assert_eq!(warm(Some(&status("ModelDownloaded")), &[]), BTreeMap::new());
+}
+
+#[test]
+fn the_label_of_a_planned_copy_stays_until_an_agent_has_spoken_of_it() {
+    let label = format!("localmodel.kserve.io/{KEY}");
+    let node = labelled_node("n", &json!({label.as_str(): "another", "group": "g"}));
+    let cache = cache();
+    let (caches, entries) = ([PlannedCache::from(&cache)], [entry_of("meta-llama3-8b-instruct", URI)]);
+    let stays = |phases: serde_json::Value| {
+        let status: LocalModelNodeStatus = from(json!({ "modelStatus": phases }));
+        warm_labels(&node, &caches, &entries, Some(&status)).into_values().collect::<Vec<_>>()
+    };
+    assert_eq!(stays(json!({})), ["workers"], "in the group through which it is planned now");
+    assert_eq!(stays(json!({"other": "ModelDownloading"})), ["workers"]);
+    assert_eq!(stays(json!({"meta-llama3-8b-instruct": "ModelDownloadPending"})), Vec::<String>::new());
+    assert_eq!(warm_labels(&node, &caches, &entries, None).into_keys().collect::<Vec<_>>(), [label]);
+    assert_eq!(warm_labels(&node, &caches, &[], None), BTreeMap::new(), "nobody wants it");
 }
 
 #[test]
@@ -183,7 +200,7 @@ fn a_namespace_cache_has_an_entry_and_a_warm_label_of_its_own_beside_a_cluster_c
     let status: LocalModelNodeStatus = from(
         json!({"modelStatus": {"m": "ModelDownloading", "a/m": "ModelDownloaded", "b/m": "ModelDownloaded"}}),
     );
-    let labels = |caches: &[PlannedCache]| warm_labels(caches, &entries, Some(&status));
+    let labels = |caches: &[PlannedCache]| warm_labels(&node("n"), caches, &entries, Some(&status));
     let expected =
         ["a", "b"].map(|namespace| (names::warm_label(KEY, Some(namespace)), "workers".to_owned()));
     assert_eq!(labels(&caches), BTreeMap::from(expected));
