@@ -205,18 +205,7 @@ impl Plan {
                 c.written(|watch| watch == Watch::Node(n), Lag::Replaced);
             }
             D::WatchIsHeldBack(watch) => drop(c.held.insert(watch, (c.now(watch), Lag::None))),
-            D::ListIsDeleted(n) => {
-                // What no label vouches for yet is not known any more.
-                let machine = &mut c.machines[n];
-                let vouched = machine.node.as_ref().map(|node| node.warm.clone()).unwrap_or_default();
-                let models = machine.disk.models.keys().copied();
-                machine.disk.let_go.extend(models.filter(|copy| {
-                    let key = self.world.copy_key(*copy);
-                    let label = localmodel::plan::names::warm_label(&key.key, key.namespace.as_deref());
-                    !vouched.contains_key(&label)
-                }));
-                c.drop_local(n);
-            }
+            D::ListIsDeleted(n) => self.world.list_goes(c, n),
             other => self.disturb_machine(c, other),
         }
         self.world.look_around(c);

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use localmodel::api::LocalModelNode;
 use localmodel::plan::entries::{self, PlannedCache};
-use localmodel::plan::local_status;
 use localmodel::plan::pass::{self, Action, JobView, Outcome, Said, View};
+use localmodel::plan::{local_status, names};
 
 use crate::cluster::{
     Cache, CacheNo, Cluster, CopyNo, Files, GroupNo, Job, JobNo, Lag, Local, Memory, NodeObject, Told, Watch,
@@ -73,8 +73,23 @@ impl World {
     fn delete_local(&self, c: &mut Cluster, n: usize, pen: &mut Pen) {
         // By uid: a later object of the same name stays.
         if pen.write() && c.lag(Watch::Local(n)) != Lag::Replaced && c.machines[n].local.is_some() {
-            c.drop_local(n);
+            self.list_goes(c, n);
         }
+    }
+
+    /// With a node's object goes what was planned there: what no label vouches for is not known any more, and labels
+    /// vouch for complete copies (D4, N5).
+    pub fn list_goes(&self, c: &mut Cluster, n: usize) {
+        let machine = &mut c.machines[n];
+        let vouched = machine.node.as_ref().map(|node| node.warm.clone()).unwrap_or_default();
+        let is_known = |copy: CopyNo, files: Files| {
+            let key = self.copy_key(copy);
+            files == Files::Whole
+                && vouched.contains_key(&names::warm_label(&key.key, key.namespace.as_deref()))
+        };
+        let models = machine.disk.models.iter().filter(|(copy, files)| !is_known(**copy, **files));
+        machine.disk.let_go.extend(models.map(|(copy, _)| *copy));
+        c.drop_local(n);
     }
 
     /// Applies the list; false where that failed, which ends the look.
@@ -282,7 +297,13 @@ impl World {
                 let whole = machine.disk.incoming.remove(&copy);
                 let replaced = machine.disk.models.insert(copy, Files::Whole);
                 machine.disk.incoming.extend(replaced.map(|files| (copy, files)));
-                machine.disk.let_go.remove(&copy);
+                // Who sees an old list may place what has no place any more.
+                let live = machine.local.iter().flat_map(|live| &live.spec);
+                if live.clone().any(|(cache, _)| self.copy_of(*cache) == copy) {
+                    machine.disk.let_go.remove(&copy);
+                } else {
+                    machine.disk.let_go.insert(copy);
+                }
                 if whole != Some(Files::Whole) || replaced == Some(Files::Whole) {
                     c.blame(format!("{whole:?} is placed over {replaced:?} of {key} on node {n}"));
                 }
