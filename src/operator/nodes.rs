@@ -11,6 +11,7 @@ use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::context::{Context, retry};
@@ -63,13 +64,19 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
         entries::warm_labels(&node, &caches, &entries, status)
     };
 
+    let name = node.name_any();
+    let nodes: Api<Node> = Api::all(context.client.clone());
     let api: Api<LocalModelNode> = Api::all(context.client.clone());
     if !member_of.is_empty() {
         if local.is_none() && !enabled {
             // Nobody knows any more what was planned here, and an empty list would erase it (C9).
             return Ok(Action::await_change());
         }
-        if local.is_none() && exists(&api, &node.name_any()).await? {
+        // What is made anew goes by the labels of the Node (D4): by those that it has, and only if it has no list.
+        if local.is_none()
+            && !(is_current(&api, &name, None).await?
+                && is_current(&nodes, &name, node.resource_version()).await?)
+        {
             return Ok(Action::requeue(LAGGING));
         }
         let mut wanted = entries::local_model_node(&node, entries, &member_of);
@@ -81,15 +88,25 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     } else if let Some(local) = local.as_deref().filter(|local| is_ours(local)) {
         delete(&api, local).await?;
     }
-    label(&node, &context, &labels).await?;
+    let changes = entries::label_changes(&node, &labels);
+    let takes_away = changes.values().any(Option::is_none);
+    // An old word must not take away what says whose place it is: the object may be gone by now (D4, C8).
+    if takes_away && !is_current(&api, &name, local.and_then(|local| local.resource_version())).await? {
+        return Ok(Action::requeue(LAGGING));
+    }
+    label(&nodes, &node, &changes).await?;
     Ok(Action::await_change())
 }
 
-/// Whether a node has an object that the store does not know yet: its list says what keeps its place (C8).
-async fn exists(api: &Api<LocalModelNode>, name: &str) -> Result<bool, Error> {
+/// Whether the API server has an object in the version that was seen, or none where none was.
+async fn is_current<K>(api: &Api<K>, name: &str, seen: Option<String>) -> Result<bool, Error>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
     let this_one = ListParams::default().fields(&format!("metadata.name={name}"));
-    let found = api.list_metadata(&this_one).await.doing(|| format!("looking for LocalModelNode {name}"))?;
-    Ok(!found.items.is_empty())
+    let found =
+        api.list_metadata(&this_one).await.doing(|| format!("looking for {} {name}", K::kind(&())))?;
+    Ok(found.items.into_iter().next().and_then(|object| object.metadata.resource_version) == seen)
 }
 
 fn is_ours(local: &LocalModelNode) -> bool {
@@ -109,13 +126,15 @@ async fn delete(api: &Api<LocalModelNode>, local: &LocalModelNode) -> Result<(),
     Ok(())
 }
 
-async fn label(node: &Node, context: &Context, wanted: &BTreeMap<String, String>) -> Result<(), Error> {
-    let changes = entries::label_changes(node, wanted);
+async fn label(
+    nodes: &Api<Node>,
+    node: &Node,
+    changes: &BTreeMap<String, Option<String>>,
+) -> Result<(), Error> {
     if changes.is_empty() {
         return Ok(());
     }
     let name = node.name_any();
-    let nodes: Api<Node> = Api::all(context.client.clone());
     // A decision that comes late changes nothing.
     let meta = json!({"resourceVersion": node.resource_version(), "labels": changes});
     let body = Patch::Merge(json!({"metadata": meta}));
@@ -127,4 +146,41 @@ async fn label(node: &Node, context: &Context, wanted: &BTreeMap<String, String>
     };
     tracing::info!(node = name, set = names(&set), removed = names(&removed), "warm labels written");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::{Client, Config};
+    use wiremock::matchers::{path, query_param};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_is_seen_as_it_is_in_its_last_version_alone() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = MockServer::start().await;
+        for (name, items) in
+            [("n", json!([{"metadata": {"name": "n", "resourceVersion": "7"}}])), ("gone", json!([]))]
+        {
+            let list = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": items});
+            Mock::given(path("/api/v1/nodes"))
+                .and(query_param("fieldSelector", format!("metadata.name={name}")))
+                .respond_with(ResponseTemplate::new(200).set_body_json(list))
+                .mount(&server)
+                .await;
+        }
+        let client = Client::try_from(Config::new(server.uri().parse().unwrap())).unwrap();
+        let nodes: Api<Node> = Api::all(client);
+        for (name, seen, expected) in [
+            ("n", Some("7"), true),
+            ("n", Some("6"), false),
+            ("n", None, false),
+            ("gone", None, true),
+            ("gone", Some("7"), false),
+        ] {
+            let is_so = is_current(&nodes, name, seen.map(Into::into)).await.unwrap();
+            assert_eq!(is_so, expected, "{name} {seen:?}");
+        }
+    }
 }

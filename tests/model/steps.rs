@@ -67,7 +67,12 @@ impl World {
         } else if !self.write_list(c, n, local.as_ref(), (self.list(&list), member_of), pen) {
             return;
         }
-        self.label(c, n, &object, &labels, pen);
+        let changes = entries::label_changes(&object, &labels);
+        // Before it takes one away it asks the API server whether this is the object that it has seen.
+        if changes.values().any(Option::is_none) && c.machines[n].local != local {
+            return;
+        }
+        self.label(c, n, changes, pen);
     }
 
     fn delete_local(&self, c: &mut Cluster, n: usize, pen: &mut Pen) {
@@ -105,7 +110,7 @@ impl World {
             return true;
         }
         let lag = c.lag(Watch::Local(n));
-        if local.is_none() && c.machines[n].local.is_some() {
+        if local.is_none() && (c.machines[n].local.is_some() || c.lag(Watch::Node(n)) != Lag::None) {
             return false; // it asks the API server itself before it makes one
         }
         if !pen.write() || (local.is_some() && lag != Lag::None) {
@@ -122,15 +127,7 @@ impl World {
         true
     }
 
-    fn label(
-        &self,
-        c: &mut Cluster,
-        n: usize,
-        object: &k8s_openapi::api::core::v1::Node,
-        wanted: &BTreeMap<String, String>,
-        pen: &mut Pen,
-    ) {
-        let changes = entries::label_changes(object, wanted);
+    fn label(&self, c: &mut Cluster, n: usize, changes: BTreeMap<String, Option<String>>, pen: &mut Pen) {
         if changes.is_empty() || !pen.write() || c.lag(Watch::Node(n)) != Lag::None {
             return;
         }
