@@ -24,9 +24,9 @@ deny:
 unit: build
     hack/cluster tools cargo test --workspace --lib --bins --test download --test wait --test status --test walkthrough --test install --test reference --test documents --test protocol --test control --test binary --test model
 
-# What `unit` and `crashes` explore in part, in whole: the plan's model with more disturbances, and a crash at each write; an hour
+# What `unit` and `crashes` explore in part, in whole: the plan's model with more disturbances, and a crash at each write; half an hour
 sweep DISTURBANCES="3": build
-    LOCALMODEL_DISTURBANCES={{DISTURBANCES}} cargo test --release --workspace --test model -- --nocapture --test-threads 1
+    LOCALMODEL_DISTURBANCES={{DISTURBANCES}} cargo test --workspace --test model -- --nocapture --test-threads 1
     LOCALMODEL_SWEEP=whole hack/cluster control-plane cargo test --workspace --test sweep --test generated -- --nocapture
 
 # Breaks the plan and the agent's decisions in one place after the other, and expects a fast test to notice: hours; `--shard 1/40` takes a part
