@@ -84,9 +84,9 @@ fn is_of_group(node: &Node, spec: &CacheSpec, groups: &[&LocalModelNodeGroup]) -
     of_cache.any(|group| selector::matches(group.spec.node_selector(), node))
 }
 
-/// The node's whole list, sorted: at most one entry per cache that one of its groups asks for (N1). What
-/// was planned before keeps its place; what is new is planned where there is room for it, older caches
-/// first (C8), and not while caching is disabled (C9).
+/// The node's whole list, sorted: at most one entry per cache that one of its groups asks for (N1). A copy
+/// that was planned before keeps its place, also where another cache asks for it now than then; what is new
+/// is planned where there is room for it, older caches first (C8), and not while caching is disabled (C9).
 pub fn entries(
     node: &Node,
     groups: &[&LocalModelNodeGroup],
@@ -120,7 +120,7 @@ struct Wish<'a> {
     /// The group through which the node is to keep it, the first that the node matches (N2), and the bytes
     /// that it allows.
     group: (&'a str, Option<i128>),
-    /// The group through which it was planned before, if that can still be.
+    /// The group through which its copy was planned before, if that can still be.
     held: Option<&'a str>,
     copy: capacity::Copy<'a>,
     size: Option<i128>,
@@ -170,28 +170,56 @@ fn wishes<'a>(
     let of_node = groups.iter().filter(|group| selector::matches(group.spec.node_selector(), node));
     let limits: HashMap<String, Option<i128>> =
         of_node.map(|group| (group.name_any(), capacity::allowed(group).ok())).collect();
-    let mut planned = HashMap::<CacheKey, Vec<&ModelEntry>>::new();
-    for entry in before {
-        planned.entry(CacheKey::of(entry)).or_default().push(entry);
+    let by_key: HashMap<&CacheKey, &PlannedCache> = caches.iter().map(|cache| (&cache.key, cache)).collect();
+    let mut planned = HashMap::<capacity::Copy, Vec<Held>>::new();
+    for held in before.iter().filter_map(|entry| Held::of(entry, by_key.get(&CacheKey::of(entry)).copied())) {
+        planned.entry((held.entry.namespace(), &held.entry.source_model_uri)).or_default().push(held);
     }
     let wish = |cache: &'a PlannedCache<'a>| {
         let mut of_both = cache.spec.node_groups.iter().filter(|name| limits.contains_key(*name));
         let mut names = of_both.clone();
         let first = names.next()?;
+        let copy = (cache.key.namespace.as_deref(), cache.spec.source_model_uri.as_str());
         let held = |name: &&String| {
-            let entries = planned.get(&cache.key).into_iter().flatten();
-            let of_source = entries.filter(|e| e.source_model_uri == cache.spec.source_model_uri);
-            of_source.map(|entry| group_of_entry(entry, cache.spec)).any(|group| group == Some(name.as_str()))
+            let mut of_copy = planned.get(&copy).into_iter().flatten();
+            of_copy.any(|held| held.group == name.as_str() && held.is_for(cache))
         };
         Some(Wish {
             cache,
             group: (first, limits[first]),
             held: of_both.find(held).map(String::as_str),
-            copy: (cache.key.namespace.as_deref(), &cache.spec.source_model_uri),
+            copy,
             size: capacity::asked(cache.spec),
         })
     };
     caches.iter().filter(|cache| !cache.deleting).filter_map(wish).collect()
+}
+
+/// The place that an entry keeps for its copy.
+struct Held<'a> {
+    entry: &'a ModelEntry,
+    group: &'a str,
+    /// Whether the cache that it was planned for asks for it no more: then whichever does has its place.
+    is_left: bool,
+}
+
+impl<'a> Held<'a> {
+    /// By the cache of the entry's name, if there is one; nothing where the entry does not name its group, and
+    /// the cache that would tell has gone.
+    fn of(entry: &'a ModelEntry, named: Option<&'a PlannedCache<'a>>) -> Option<Self> {
+        let cache = named.filter(|cache| cache.spec.source_model_uri == entry.source_model_uri);
+        let group = match cache {
+            Some(cache) => group_of_entry(entry, cache.spec)?,
+            None => entry.node_group.as_deref()?,
+        };
+        let asks =
+            |cache: &PlannedCache| !cache.deleting && cache.spec.node_groups.iter().any(|name| name == group);
+        Some(Self { entry, group, is_left: !cache.is_some_and(asks) })
+    }
+
+    fn is_for(&self, cache: &PlannedCache) -> bool {
+        self.is_left || CacheKey::of(self.entry) == cache.key
+    }
 }
 
 /// The group through which an entry's node keeps it: the cache's first where it names none.

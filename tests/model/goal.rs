@@ -8,7 +8,6 @@ use localmodel::plan::cache::{self, View};
 use localmodel::plan::conditions::READY;
 use localmodel::plan::copies::Copy;
 use localmodel::plan::entries::{Place, PlannedCache};
-use localmodel::plan::names;
 
 use crate::cluster::{CacheNo, Cluster, Files, Local, Machine, NodeObject};
 use crate::model::Plan;
@@ -64,9 +63,8 @@ impl Plan {
         if local.status.0.model_status != said {
             return Err(format!("node {n} says something else of its copies"));
         }
-        let label =
-            |e| names::warm_label(&self.world.copy_key(e).key, self.world.copy_key(e).namespace.as_deref());
-        if node.warm.keys().cloned().collect::<BTreeSet<_>>() != wanted.into_iter().map(label).collect() {
+        let labels: BTreeSet<String> = wanted.into_iter().map(|copy| self.world.label_of(copy)).collect();
+        if node.warm.keys().cloned().collect::<BTreeSet<_>>() != labels {
             return Err(format!("node {n} has not exactly the labels of its copies"));
         }
         Ok(())

@@ -11,7 +11,8 @@ use localmodel::plan::pass::{self, Action, JobView, Outcome, Said, View};
 use localmodel::plan::{local_status, names};
 
 use crate::cluster::{
-    Cache, CacheNo, Cluster, CopyNo, Files, GroupNo, Job, JobNo, Lag, Local, Memory, NodeObject, Told, Watch,
+    Cache, CacheNo, Cluster, CopyNo, Files, GroupNo, Job, JobNo, Lag, Local, Machine, Memory, NodeObject,
+    Told, Watch,
 };
 use crate::world::{HOUR, LIMIT, World, job_name};
 
@@ -87,11 +88,8 @@ impl World {
     pub fn list_goes(&self, c: &mut Cluster, n: usize) {
         let machine = &mut c.machines[n];
         let vouched = machine.node.as_ref().map(|node| node.warm.clone()).unwrap_or_default();
-        let is_known = |copy: CopyNo, files: Files| {
-            let key = self.copy_key(copy);
-            files == Files::Whole
-                && vouched.contains_key(&names::warm_label(&key.key, key.namespace.as_deref()))
-        };
+        let is_known =
+            |copy: CopyNo, files: Files| files == Files::Whole && vouched.contains_key(&self.label_of(copy));
         let models = machine.disk.models.iter().filter(|(copy, files)| !is_known(**copy, **files));
         machine.disk.let_go.extend(models.map(|(copy, _)| *copy));
         c.drop_local(n);
@@ -122,6 +120,9 @@ impl World {
         if c.machines[n].local.as_ref() == Some(&wanted) && owned {
             c.blame(format!("the list of node {n} is written although it is there"));
         }
+        // What it saw may be a moment that has passed, in which nobody needed a copy.
+        let let_go = self.unneeded(&c.seen_caches(), c.seen_node(n).as_ref(), &c.machines[n]);
+        c.machines[n].disk.let_go.extend(let_go);
         c.machines[n].local = Some(wanted);
         c.local_written(n, Lag::Changed);
         true
@@ -401,32 +402,9 @@ impl World {
 
     /// What every moment shows: copies that nobody needs, limits, and what no finalizer looked after.
     pub fn look_around(&self, c: &mut Cluster) {
-        let alive: Vec<CacheNo> =
-            c.caches.iter().filter(|(_, cache)| !cache.deleting).map(|(no, _)| *no).collect();
         let mut faults = Vec::new();
         for (n, machine) in c.machines.iter_mut().enumerate() {
-            // A node that is of no group now may come back to all that it has (N5); one of other groups has
-            // agents, which keep what is asked of those.
-            let is_asked = |no: &&CacheNo| {
-                let names = &self.catalogue[**no].1.node_groups;
-                let groups =
-                    machine.node.as_ref().map(|node| &node.groups).filter(|groups| !groups.is_empty());
-                groups.is_none_or(|groups| groups.iter().any(|g| names.contains(&self.names[*g])))
-            };
-            let needed: BTreeSet<_> = alive.iter().filter(is_asked).map(|no| self.copy_of(*no)).collect();
-            // What was planned through a group that the node has left needs room in another one anew.
-            let stays = |copy: &CopyNo| {
-                let list = machine.local.iter().flat_map(|local| &local.spec);
-                let groups: Vec<_> =
-                    list.filter(|(no, _)| self.copy_of(*no) == *copy).map(|(_, group)| group).collect();
-                let left = |group: &&GroupNo| {
-                    let node = machine.node.as_ref().filter(|node| !node.groups.is_empty());
-                    node.is_some_and(|node| !node.groups.contains(group))
-                };
-                groups.is_empty() || !groups.iter().all(left)
-            };
-            let models = machine.disk.models.keys().copied();
-            let let_go: Vec<_> = models.filter(|copy| !needed.contains(copy) || !stays(copy)).collect();
+            let let_go = self.unneeded(&c.caches, machine.node.as_ref(), machine);
             machine.disk.let_go.extend(let_go);
             let list = machine.local.iter().flat_map(|local| local.spec.iter().copied()).collect::<Vec<_>>();
             for (g, name) in self.names.iter().enumerate() {
@@ -444,6 +422,49 @@ impl World {
         for fault in faults {
             c.blame(fault);
         }
+    }
+
+    /// The copies on a disk that nobody needs, as caches and node are seen.
+    fn unneeded(
+        &self,
+        caches: &BTreeMap<CacheNo, Cache>,
+        node: Option<&NodeObject>,
+        machine: &Machine,
+    ) -> Vec<CopyNo> {
+        // A node that is of no group now may come back to all that it has (N5); one of other groups has
+        // agents, which keep what is asked of those.
+        let node = node.filter(|node| !node.groups.is_empty());
+        let alive: Vec<CacheNo> =
+            caches.iter().filter(|(_, cache)| !cache.deleting).map(|(no, _)| *no).collect();
+        let asks = |copy: CopyNo, group: GroupNo| {
+            let of_copy = alive.iter().filter(|no| self.copy_of(**no) == copy);
+            of_copy.flat_map(|no| &self.catalogue[*no].1.node_groups).any(|name| *name == self.names[group])
+        };
+        let is_needed = |copy: &CopyNo| {
+            let Some(node) = node else { return alive.iter().any(|no| self.copy_of(*no) == *copy) };
+            let is_asked = |group: &GroupNo| node.groups.contains(group) && asks(*copy, *group);
+            // What was planned through a group that the node has left, or of which nobody asks it any more,
+            // needs room in another one anew. Where the list is gone, the label says through which.
+            let through = self.groups_through(node, machine.local.as_ref(), *copy);
+            if through.is_empty() { node.groups.iter().any(is_asked) } else { through.iter().any(is_asked) }
+        };
+        machine.disk.models.keys().copied().filter(|copy| !is_needed(copy)).collect()
+    }
+
+    /// The groups through which a copy is planned on a node.
+    fn groups_through(&self, node: &NodeObject, local: Option<&Local>, copy: CopyNo) -> Vec<GroupNo> {
+        if let Some(local) = local {
+            let of_copy = local.spec.iter().filter(|(no, _)| self.copy_of(*no) == copy);
+            return of_copy.map(|(_, group)| *group).collect();
+        }
+        let group = node.warm.get(&self.label_of(copy));
+        group.and_then(|group| self.names.iter().position(|name| name == group)).into_iter().collect()
+    }
+
+    /// The label that a node has while a copy is complete there.
+    pub fn label_of(&self, copy: CopyNo) -> String {
+        let key = self.copy_key(copy);
+        names::warm_label(&key.key, key.namespace.as_deref())
     }
 
     /// The first cache of the catalogue with the same name.

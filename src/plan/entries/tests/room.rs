@@ -25,6 +25,7 @@ fn namespaced(namespace: &str, cache: &LocalModelCache) -> LocalModelNamespaceCa
     let mut own = LocalModelNamespaceCache::new(&cache.name_any(), spec);
     own.metadata.namespace = Some(namespace.into());
     own.metadata.creation_timestamp.clone_from(&cache.metadata.creation_timestamp);
+    own.metadata.deletion_timestamp.clone_from(&cache.metadata.deletion_timestamp);
     own
 }
 
@@ -137,6 +138,49 @@ fn another_source_under_the_same_name_is_another_copy_and_waits_its_turn() {
     let caches = [cache_sized("a", "6", 9), cache_sized("b", "6", 1)];
     let before = [entry_of("a", "hf://o/earlier")];
     assert_eq!(models(&plan("10", &caches, &before)), ["b"]);
+}
+
+#[test]
+fn a_copy_keeps_its_place_for_whichever_cache_asks_for_it_when_the_one_that_had_it_goes() {
+    let caches = [cache_sized("first", "6", 1), cache_sized("older", "6", 2), cache_sized("next", "6", 9)];
+    let [mut first, older, mut next] = caches;
+    next.spec.0.source_model_uri = "hf://o/first".into();
+    let within = |limit: &str, caches: &[PlannedCache], before: &[ModelEntry]| {
+        entries(&node("n"), &[&group_limited(limit)], caches, before, true)
+    };
+    let plan = |caches: &[PlannedCache], before: &[ModelEntry]| within("10", caches, before);
+    let before = plan(&[PlannedCache::from(&first)], &[]).entries;
+    let of_team = plan(&[PlannedCache::from(&namespaced("team", &first))], &[]).entries;
+    let mut larger = next.clone();
+    larger.spec.0.model_size = Quantity("7".into());
+    let beside = [PlannedCache::from(&first), PlannedCache::from(&larger)];
+    assert_eq!(models(&within("7", &beside, &before)), ["first", "next"]);
+    assert_eq!(models(&within("6", &beside, &before)), ["first"], "a larger one beside it needs the room");
+
+    first.metadata.deletion_timestamp = from(json!("2026-01-01T00:00:00Z"));
+    let (leaving, heir) = (namespaced("team", &first), namespaced("team", &next));
+    let (older, leaving, heir) =
+        (PlannedCache::from(&older), PlannedCache::from(&leaving), PlannedCache::from(&heir));
+    let outcome = |plan: NodePlan| {
+        let waiting = plan.waiting.into_iter().map(|w| (w.cache.name, w.used));
+        (
+            plan.entries.into_iter().map(|entry| entry.model_name).collect::<Vec<_>>(),
+            waiting.collect::<Vec<_>>(),
+        )
+    };
+    let inherited = (vec!["next".to_owned()], vec![("older".to_owned(), 6)]);
+    assert_eq!(outcome(plan(&[leaving.clone(), older.clone(), heir.clone()], &of_team)), inherited);
+    assert_eq!(outcome(plan(&[older.clone(), heir.clone()], &of_team)), inherited);
+    let (leaving, heir_of_all) = (PlannedCache::from(&first), PlannedCache::from(&next));
+    assert_eq!(outcome(plan(&[leaving, older.clone(), heir_of_all.clone()], &before)), inherited);
+
+    let waits = (vec!["older".to_owned()], vec![("next".to_owned(), 6)]);
+    assert_eq!(outcome(plan(&[older.clone(), heir], &before)), waits, "another area is another copy");
+    assert_eq!(
+        outcome(plan(&[older, heir_of_all], &before)),
+        waits,
+        "nobody knows through which group it was"
+    );
 }
 
 /// A node of groups `a` and `b`, each with a limit.
@@ -283,18 +327,30 @@ fn used(list: &[ModelEntry], caches: &[PlannedCache], group: &str) -> i128 {
     sizes.values().sum()
 }
 
-/// The entries of a list that a node can go on with: their caches and groups are still there.
+/// The entries that a node is to go on with: of caches that still ask for theirs through its group, and of those
+/// that ask for a copy that its own cache has left.
 fn kept(list: &[ModelEntry], caches: &[PlannedCache], of_node: &[&str]) -> Vec<ModelEntry> {
-    let is_kept = |entry: &&ModelEntry| {
-        let cache = caches.iter().find(|cache| cache.key == CacheKey::of(entry));
-        cache.is_some_and(|cache| {
-            let group = group_of_entry(entry, cache.spec).unwrap_or_default();
-            cache.spec.source_model_uri == entry.source_model_uri
-                && of_node.contains(&group)
-                && cache.spec.node_groups.iter().any(|name| name == group)
-        })
+    let asks = |cache: &PlannedCache, group: &str| cache.spec.node_groups.iter().any(|name| name == group);
+    let of_entry = |entry: &ModelEntry| {
+        let is_of_copy = |cache: &&PlannedCache| {
+            cache.key.namespace == entry.namespace && cache.spec.source_model_uri == entry.source_model_uri
+        };
+        let of_copy: Vec<&PlannedCache> = caches.iter().filter(is_of_copy).collect();
+        let own = of_copy.iter().copied().find(|cache| cache.key.name == entry.model_name);
+        let told = own.and_then(|cache| group_of_entry(entry, cache.spec)).or(entry.node_group.as_deref());
+        let Some(group) = told.filter(|group| of_node.contains(group)) else { return Vec::new() };
+        if own.is_some_and(|cache| asks(cache, group)) {
+            return vec![entry.clone()];
+        }
+        let heirs = of_copy.into_iter().filter(|cache| asks(cache, group));
+        let entry_of = |heir: &PlannedCache| ModelEntry {
+            model_name: heir.key.name.clone(),
+            node_group: Some(group.to_owned()),
+            ..entry.clone()
+        };
+        heirs.map(entry_of).collect()
     };
-    list.iter().filter(is_kept).cloned().collect()
+    list.iter().flat_map(of_entry).collect()
 }
 
 proptest! {
