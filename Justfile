@@ -8,8 +8,8 @@ demo: build
     hack/cluster up
     hack/cluster run target/*/debug/demo
 
-# Everything that CI checks: lints, dependencies, unit tests, monitoring, stores, the hub's proof, the cluster's tests, rights, crashes
-test: lint deny unit monitoring stores hub-proof e2e lifecycle rights crashes
+# Everything that CI checks: lints, dependencies, unit tests, monitoring, stores, the hub's proof, attacks, the cluster's tests, rights, crashes
+test: lint deny unit monitoring stores hub-proof attacks e2e lifecycle rights crashes
 
 # Formatting and lints, warnings denied
 lint:
@@ -68,6 +68,11 @@ lifecycle *ARGS: build
 # Operator and agents that crash as they write and see late, and objects that people get wrong: on an API server without nodes
 crashes: build
     hack/cluster control-plane cargo test --workspace --test sweep --test generated -- --nocapture
+
+# Tenants, nodes and servers that attack: hostile servers against our processes, then an API server without nodes
+attacks *ARGS: build
+    cargo test --workspace --test hostile -- {{ARGS}}
+    hack/cluster control-plane cargo test --workspace --test attacks -- {{ARGS}}
 
 # What the audit log says after whole runs of e2e and lifecycle: rights used, none missing, one writer at a time
 rights: build

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod admission;
+pub mod attack;
 pub mod audit;
 pub mod command;
 pub mod dump;

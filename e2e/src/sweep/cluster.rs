@@ -270,7 +270,7 @@ fn kinds() -> impl Iterator<Item = String> {
 }
 
 /// Our command, built along with this test, which runs in the same folder or in `deps/` below it.
-fn program() -> Result<PathBuf> {
+pub fn program() -> Result<PathBuf> {
     let this = env::current_exe()?;
     let mut above = this.ancestors().skip(1).map(|folder| folder.join("localmodel"));
     above.find(|program| program.is_file()).context("build the workspace first: cargo build --workspace")

@@ -1,11 +1,12 @@
 //! A control plane without nodes: etcd, the API server, and the controllers that our objects need.
 
-use std::fs::{self, File};
+use std::env;
+use std::fs::{self, OpenOptions};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -14,6 +15,7 @@ use localmodel::api::crds;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 
 use super::objects;
 use crate::wait::until;
@@ -36,11 +38,18 @@ const CONTROLLERS: [&str; 8] = [
 /// Accounts of pods and taints of nodes come from controllers that do not run here.
 const NO_ADMISSION: &str = "ServiceAccount,TaintNodesByCondition";
 
+/// Runs a command until standard input ends, which happens when the process that started it ends in any way.
+const LEASHED: &str = r#""$@" & child=$!; cat >/dev/null; kill -9 $child; wait $child"#;
+
 /// The running processes; they end with this value.
 pub struct ControlPlane {
     /// A client for everything.
     pub client: Client,
-    _processes: Vec<Child>,
+    folder: PathBuf,
+    etcd: u16,
+    secure: u16,
+    server: Mutex<Child>,
+    _others: [Child; 2],
 }
 
 impl ControlPlane {
@@ -56,19 +65,46 @@ impl ControlPlane {
         let kubeconfig = folder.join("kubeconfig");
         write_kubeconfig(&kubeconfig, &format!("https://127.0.0.1:{secure}"))?;
         let start = |name, arguments| start(folder, name, arguments);
-        let mut processes = vec![
-            start("etcd", etcd_arguments(folder, etcd, peer))?,
-            start("kube-apiserver", server_arguments(folder, etcd, secure))?,
-        ];
+        let etcd_process = start("etcd", etcd_arguments(folder, etcd, peer))?;
+        let server = start("kube-apiserver", server_arguments(folder, etcd, secure))?;
         let client = client(&kubeconfig).await?;
-        until("the API server", || async { Ok(client.apiserver_version().await.map(Some)?) })
-            .await
-            .with_context(|| format!("its log is in {}", folder.display()))?;
+        answers(&client, folder).await?;
         define(&client).await?;
         // After the definitions: its garbage collector looks for new kinds twice a minute only.
-        processes.push(start("kube-controller-manager", manager_arguments(&kubeconfig))?);
-        Ok(Self { client, _processes: processes })
+        let manager = start("kube-controller-manager", manager_arguments(&kubeconfig))?;
+        Ok(Self {
+            client,
+            folder: folder.to_owned(),
+            etcd,
+            secure,
+            server: Mutex::new(server),
+            _others: [manager, etcd_process],
+        })
     }
+
+    /// Ends the API server and starts another on the same data and port.
+    pub async fn restart_api_server(&self) -> Result<()> {
+        let mut server = self.server.lock().await;
+        drop(server.stdin.take());
+        server.wait().await?;
+        *server =
+            start(&self.folder, "kube-apiserver", server_arguments(&self.folder, self.etcd, self.secure))?;
+        answers(&self.client, &self.folder).await
+    }
+
+    /// The kubeconfig of the administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+}
+
+async fn answers(client: &Client, folder: &Path) -> Result<()> {
+    until("the API server", || async {
+        let ready = http::Request::get("/readyz").body(Vec::new())?;
+        Ok(client.request_text(ready).await.map(|_| Some(()))?)
+    })
+    .await
+    .with_context(|| format!("its log is in {}", folder.display()))
 }
 
 /// Writes a kubeconfig for a server.
@@ -93,19 +129,22 @@ async fn client(kubeconfig: &Path) -> Result<Client> {
 }
 
 fn start(folder: &Path, name: &str, arguments: Vec<String>) -> Result<Child> {
-    let log = File::create(folder.join(format!("{name}.log")))?;
-    Command::new(name)
+    let on_path =
+        env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|at| at.join(name).is_file()));
+    ensure!(on_path, "there is no {name}: run this below `hack/cluster control-plane`");
+    let log = OpenOptions::new().create(true).append(true).open(folder.join(format!("{name}.log")))?;
+    Command::new("sh")
+        .args(["-c", LEASHED, name, name])
         .args(arguments)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)
-        .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("starting {name}: run this below `hack/cluster control-plane`"))
+        .with_context(|| format!("starting {name}"))
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
@@ -131,6 +170,8 @@ fn server_arguments(folder: &Path, etcd: u16, port: u16) -> Vec<String> {
         "--bind-address=127.0.0.1".into(),
         "--advertise-address=127.0.0.1".into(),
         "--endpoint-reconciler-type=none".into(),
+        // Webhooks are called at their endpoints: there is no kube-proxy for the addresses of Services.
+        "--enable-aggregator-routing=true".into(),
         format!("--cert-dir={}", file("certificates")),
         "--service-account-issuer=https://kubernetes.default.svc".into(),
         format!("--service-account-signing-key-file={}", file("accounts.key")),

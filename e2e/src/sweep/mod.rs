@@ -14,13 +14,13 @@ mod good;
 mod kubelet;
 mod late;
 mod node_work;
-mod objects;
+pub mod objects;
 mod proxy;
 mod run;
 mod scenarios;
 mod state;
 
-pub use cluster::{Cluster, Role};
+pub use cluster::{Cluster, Role, program};
 pub use generator::Generator;
 pub use good::{good_cache, prepare_good_caches};
 pub use proxy::Moment;

@@ -1,0 +1,4 @@
+//! Tenants, nodes and servers that attack, each with its own token, on a real API server without nodes beside the
+//! running operator. Each attack first shows that the victim's thing is there.
+
+mod foreign_names;
