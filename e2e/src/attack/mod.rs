@@ -122,10 +122,10 @@ impl Platform {
 }
 
 /// A client with this token in place of the administrator's.
-fn with_token(kubeconfig: &Path, token: String) -> Result<Kubeconfig> {
+fn with_token(kubeconfig: &Path, token: &str) -> Result<Kubeconfig> {
     let mut config = Kubeconfig::read_from(kubeconfig)?;
     for user in &mut config.auth_infos {
-        user.auth_info = Some(AuthInfo { token: Some(token.clone().into()), ..AuthInfo::default() });
+        user.auth_info = Some(AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() });
     }
     Ok(config)
 }
@@ -143,9 +143,9 @@ pub async fn try_create(client: &Client, object: &Value) -> Result<Result<Value,
 }
 
 /// Changes the object at a path by a merge patch, as somebody; the API server's words if it refuses.
-pub async fn try_patch(client: &Client, path: &str, patch: &Value) -> Result<Result<Value, String>> {
+pub async fn try_patch(client: &Client, path: &str, change: &Value) -> Result<Result<Value, String>> {
     let request = Request::patch(path).header("content-type", "application/merge-patch+json");
-    refusal(client.request(request.body(serde_json::to_vec(patch)?)?).await)
+    refusal(client.request(request.body(serde_json::to_vec(change)?)?).await)
 }
 
 /// Deletes the object at a path, as somebody; the API server's words if it refuses.

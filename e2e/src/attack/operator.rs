@@ -35,7 +35,7 @@ impl Operator {
     pub(super) async fn start(plane: &ControlPlane, folder: &Path) -> Result<Self> {
         let account = token(&plane.client, OPERATOR, localmodel::plan::names::OPERATOR, None).await?;
         let kubeconfig = folder.join("operator.kubeconfig");
-        fs::write(&kubeconfig, serde_json::to_string(&with_token(&plane.kubeconfig(), account)?)?)?;
+        fs::write(&kubeconfig, serde_json::to_string(&with_token(&plane.kubeconfig(), &account)?)?)?;
         let [health, webhooks] = [free_port()?, free_port()?];
         let address = own_address()?;
         apply(&plane.client, &endpoints(address, webhooks)).await?;

@@ -37,7 +37,7 @@ pub(super) async fn tenant(platform: &Platform, namespace: &str) -> Result<Tenan
         create(admin, &object).await?;
     }
     let token = token(admin, namespace, "tenant", None).await?;
-    let client = client_of(with_token(&platform.plane.kubeconfig(), token)?).await?;
+    let client = client_of(with_token(&platform.plane.kubeconfig(), &token)?).await?;
     Ok(Tenant { namespace: namespace.to_owned(), client })
 }
 
@@ -62,13 +62,13 @@ pub async fn agent(platform: &Platform, node: &str) -> Result<Client> {
         uid: pod["metadata"]["uid"].as_str().map(Into::into),
     };
     let token = token(&platform.client, OPERATOR, AGENT, Some(bound)).await?;
-    client_of(with_token(&platform.plane.kubeconfig(), token)?).await
+    client_of(with_token(&platform.plane.kubeconfig(), &token)?).await
 }
 
 /// What somebody can ask for who has a token of the agents' account that belongs to no pod.
 pub async fn agent_nowhere(platform: &Platform) -> Result<Client> {
     let token = token(&platform.client, OPERATOR, AGENT, None).await?;
-    client_of(with_token(&platform.plane.kubeconfig(), token)?).await
+    client_of(with_token(&platform.plane.kubeconfig(), &token)?).await
 }
 
 /// A new token of a service account.
