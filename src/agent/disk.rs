@@ -4,9 +4,12 @@
 //! followed.
 
 mod gate;
+mod known;
+mod look;
 mod room;
 mod scrub;
 
+pub(super) use look::Scan;
 pub(super) use scrub::OpenCopy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,17 +22,18 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::process::geteuid;
 
 use super::adopt;
+use super::erase::erase;
 use super::folders::{
-    is_folder, is_folder_within, lend_good_files, link_files, link_good_files, names, own_folder, usable,
+    each_name, is_folder, is_folder_within, lend_good_files, link_files, link_good_files, own_folder, usable,
 };
-use crate::api::source::is_storage_key;
-use crate::download::manifest::{Damage, DamageKind, Manifest, is_complete};
+use crate::download::manifest::{Manifest, is_complete};
 use crate::download::store::{Found, Store};
 use crate::download::{ProgressReport, lent};
 use crate::error::{Doing, Error};
-use crate::plan::disk::{CopyKey, Folder, Inventory, is_namespace};
+use crate::plan::disk::{CopyKey, Folder, is_namespace};
 use crate::plan::names::{GATE, INCOMING, MODELS, NAMESPACES};
 use crate::plan::pass::{DISK_FULL, DISK_NOT_WRITABLE, Problem};
+use known::Known;
 
 /// What every area has.
 const PARTS: [&str; 3] = [MODELS, INCOMING, GATE];
@@ -44,20 +48,14 @@ pub(super) struct Disk {
     on_node: String,
     /// Damage that could not be written down where it was found.
     unrecorded: Arc<Mutex<BTreeMap<CopyKey, BTreeSet<String>>>>,
-}
-
-/// What a look at the disk found.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Scan {
-    pub(super) inventory: Inventory,
-    /// What is not ours: left alone and reported (A10).
-    pub(super) strangers: BTreeSet<String>,
+    /// What earlier looks found.
+    known: Arc<Known>,
 }
 
 impl Disk {
     pub(super) fn new(root: impl Into<PathBuf>, on_node: Option<&str>) -> Self {
         let on_node = on_node.map(|path| format!(" {path}")).unwrap_or_default();
-        Self { root: root.into(), on_node, unrecorded: Arc::default() }
+        Self { root: root.into(), on_node, unrecorded: Arc::default(), known: Arc::default() }
     }
 
     /// Makes the folders of an area where they are missing; says why it cannot be used otherwise (A2).
@@ -91,112 +89,10 @@ impl Disk {
         })
     }
 
-    /// Looks at every folder. Files are told by their sizes; their bytes are not read.
-    pub(super) fn scan(&self) -> Result<Scan, Error> {
-        let mut scan = Scan::default();
-        self.scan_area(None, &mut scan)?;
-        for name in names(&self.root)? {
-            if !PARTS.contains(&name.as_str()) && ![NAMESPACES, "lost+found"].contains(&name.as_str()) {
-                scan.strangers.insert(name);
-            }
-        }
-        let areas = self.root.join(NAMESPACES);
-        if !is_folder(&areas) {
-            return Ok(scan); // not there yet, or a symlink out of this disk: then it cannot be used
-        }
-        for name in names(&areas)? {
-            if is_namespace(&name) && is_folder(&areas.join(&name)) {
-                self.scan_namespace(&name, &mut scan)?;
-            } else {
-                scan.strangers.insert(format!("{NAMESPACES}/{name}"));
-            }
-        }
-        Ok(scan)
-    }
-
-    fn scan_namespace(&self, namespace: &str, scan: &mut Scan) -> Result<(), Error> {
-        let (area, known) = (area(Some(namespace)), scan.strangers.len());
-        for name in names(&self.root.join(&area))? {
-            if !PARTS.contains(&name.as_str()) {
-                scan.strangers.insert(format!("{}/{name}", area.display()));
-            }
-        }
-        let found = self.scan_area(Some(namespace), scan)?;
-        if found == 0 && scan.strangers.len() == known {
-            scan.inventory.empty_areas.insert(namespace.to_owned());
-        }
-        Ok(())
-    }
-
-    /// Looks at the folders of one area; returns how many it has.
-    fn scan_area(&self, namespace: Option<&str>, scan: &mut Scan) -> Result<usize, Error> {
-        let mut count = 0;
-        for part in PARTS {
-            for copy in self.copies(part, namespace, &mut scan.strangers)? {
-                count += 1;
-                let path = self.path(part, &copy);
-                let found = &mut scan.inventory;
-                match part {
-                    GATE => drop(found.gates.insert(copy)),
-                    INCOMING => {
-                        if lent::is_unproved(&path) {
-                            found.lent.insert(copy.clone());
-                        }
-                        found.incoming.insert(copy, look(&path).0);
-                    }
-                    _ => {
-                        if namespace.is_none() && is_kept(&path) {
-                            found.kept.insert(copy.key.clone());
-                        }
-                        let (folder, damage) = self.look(&copy, &path);
-                        found.damage.extend(damage.map(|damage| (copy.clone(), damage)));
-                        found
-                            .scrubbed
-                            .extend(scrub::scrubbed(&path).map(|scrubbed| (copy.clone(), scrubbed)));
-                        found.models.insert(copy, folder);
-                    }
-                }
-            }
-        }
-        Ok(count)
-    }
-
-    /// What a copy holds; damage that could only be kept in mind counts, too.
-    fn look(&self, copy: &CopyKey, path: &Path) -> (Folder, Option<String>) {
-        let (found, unrecorded) = (look(path), self.unrecorded(copy));
-        if unrecorded.is_empty() || !matches!(found.0, Folder::Complete { .. }) {
-            return found;
-        }
-        let corrupt = |path: &String| Damage { path: path.clone(), kind: DamageKind::Corrupt };
-        (Folder::Damaged, Some(in_words(&unrecorded.iter().map(corrupt).collect::<Vec<_>>())))
-    }
-
     /// The files of a copy that are damaged, which could not be written down.
     fn unrecorded(&self, copy: &CopyKey) -> BTreeSet<String> {
         let unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
         unrecorded.get(copy).cloned().unwrap_or_default()
-    }
-
-    fn copies(
-        &self,
-        part: &str,
-        namespace: Option<&str>,
-        strangers: &mut BTreeSet<String>,
-    ) -> Result<Vec<CopyKey>, Error> {
-        let parent = area(namespace).join(part);
-        let path = self.root.join(&parent);
-        if !is_folder(&path) {
-            return Ok(Vec::new()); // not there yet, or a symlink out of this disk: then it cannot be used
-        }
-        let mut copies = Vec::new();
-        for key in names(&path)? {
-            if is_storage_key(&key) && is_folder(&path.join(&key)) {
-                copies.push(CopyKey { namespace: namespace.map(Into::into), key });
-            } else {
-                strangers.insert(format!("{}/{key}", parent.display()));
-            }
-        }
-        Ok(copies)
     }
 
     /// How far the download into `incoming/K` is, if it says so.
@@ -242,8 +138,13 @@ impl Disk {
     /// copy of anything.
     fn lend(&self, copy: &CopyKey, incoming: &Path) -> Result<(), Error> {
         let doing = || format!("lending files to {}", incoming.display());
-        let areas = names(&self.root.join(NAMESPACES))?;
-        let of_namespaces = areas.into_iter().filter(|name| is_namespace(name)).map(Some);
+        let mut areas = Vec::new();
+        each_name(&self.root.join(NAMESPACES), |name| {
+            if is_namespace(name) {
+                areas.push(name.to_owned());
+            }
+        })?;
+        let of_namespaces = areas.into_iter().map(Some);
         let others = [None].into_iter().chain(of_namespaces).filter(|area| *area != copy.namespace);
         for namespace in others {
             let theirs = CopyKey { namespace, key: copy.key.clone() };
@@ -360,7 +261,7 @@ impl Disk {
         {
             store.remove(Manifest::PATH).map_err(io::Error::other).doing(doing)?;
         }
-        gone(fs::remove_dir_all(path)).doing(doing)
+        erase(path).doing(doing)
     }
 
     /// Removes the folders of a namespace, as far as they are empty.
@@ -408,34 +309,6 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// What a folder holds, and what is wrong with it where it is damaged.
-fn look(path: &Path) -> (Folder, Option<String>) {
-    let bad = |why: String| (Folder::Damaged, Some(why));
-    match Manifest::read(path) {
-        Ok(Some(manifest)) => match manifest.damaged(path) {
-            Ok(damages) if damages.is_empty() => {
-                let bytes = manifest.files.iter().map(|file| file.size).sum();
-                (Folder::Complete { bytes, files: manifest.files.len() as u64 }, None)
-            }
-            Ok(damages) => bad(in_words(&damages)),
-            Err(error) => bad(format!("its files cannot be looked at: {error}")),
-        },
-        Ok(None) if names(path).is_ok_and(|names| names.iter().all(|name| adopt::is_aside(name))) => {
-            (Folder::Empty, None)
-        }
-        Ok(None) => (Folder::Bare, None),
-        Err(error) => bad(error.to_string()),
-    }
-}
-
-/// Damaged files and what is wrong with each, as far as a person would read on.
-fn in_words(damages: &[Damage]) -> String {
-    const TOLD: usize = 5;
-    let told: Vec<String> = damages.iter().take(TOLD).map(ToString::to_string).collect();
-    let rest = damages.len().saturating_sub(TOLD);
-    told.join(", ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
 }
 
 #[cfg(test)]

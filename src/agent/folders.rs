@@ -14,15 +14,29 @@ use crate::error::{Doing, Error};
 /// The group may write too: Jobs may run under another user of the same group.
 pub(super) const FOLDER_MODE: u32 = 0o2775;
 
-/// The names in a folder; none where there is no folder.
-pub(super) fn names(folder: &Path) -> Result<Vec<String>, Error> {
-    let read =
-        || fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
-    let result: io::Result<Vec<String>> = read();
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+/// Whether any name in a folder is such a one; none is where there is no folder.
+pub(super) fn any_name(folder: &Path, mut is_one: impl FnMut(&str) -> bool) -> Result<bool, Error> {
+    let mut any = || {
+        for entry in fs::read_dir(folder)? {
+            if is_one(&entry?.file_name().to_string_lossy()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    match any() {
+        Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(false),
         other => other.doing(|| format!("reading {}", folder.display())),
     }
+}
+
+/// Shows each name in a folder, of which there may be any number.
+pub(super) fn each_name(folder: &Path, mut show: impl FnMut(&str)) -> Result<(), Error> {
+    any_name(folder, |name| {
+        show(name);
+        false
+    })
+    .map(drop)
 }
 
 /// Makes the folder where it is missing, and says whether it can be written.
@@ -85,10 +99,8 @@ pub(super) fn lend_good_files(
 
 /// The files of a manifest that are whole in a folder, by their paths in it.
 fn good_files(manifest: &Manifest, corrupt: &BTreeSet<String>, folder: &Path) -> io::Result<Vec<String>> {
-    let bad = manifest.damaged(folder)?;
-    let is_good = |file: &&ManifestFile| {
-        !corrupt.contains(&file.path) && bad.iter().all(|damage| damage.path != file.path)
-    };
+    let bad: BTreeSet<String> = manifest.damaged(folder)?.into_iter().map(|damage| damage.path).collect();
+    let is_good = |file: &&ManifestFile| !corrupt.contains(&file.path) && !bad.contains(&file.path);
     Ok(manifest.files.iter().filter(is_good).map(|file| file.path.clone()).collect())
 }
 
@@ -143,6 +155,10 @@ mod tests {
     #[test]
     fn a_folder_that_is_missing_has_no_names_and_what_cannot_be_read_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
+        let names = |folder: &Path| {
+            let mut names = Vec::new();
+            each_name(folder, |name| names.push(name.to_owned())).map(|()| names)
+        };
         fs::write(folder.path().join("a"), "").unwrap();
         assert_eq!(names(folder.path()).unwrap(), ["a"]);
         assert_eq!(names(&folder.path().join("missing")).unwrap(), Vec::<String>::new());

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod disk;
+mod erase;
 mod folders;
 mod recipes;
 mod scrub;
@@ -208,7 +209,7 @@ impl Agent {
         let mut jobs: Vec<JobView> = sources.jobs(&self.settings.group);
         let now = Timestamp::now();
         sources::explain(&self.client, &config.job_namespace, &mut jobs, now).await;
-        let look = self.look(&entries, &jobs, now).await?;
+        let look = self.look(&entries, &local.spec.local_models, &jobs, now).await?;
         self.report(&look.scan);
         let before = match &self.said {
             Some(said) => said.clone(),
@@ -266,9 +267,13 @@ impl Agent {
     async fn look(
         &mut self,
         entries: &[ModelEntry],
+        all: &[ModelEntry],
         jobs: &[JobView],
         now: Timestamp,
     ) -> Result<Look, Error> {
+        // Copies in the root may be namespace caches' since KServe's time.
+        let wanted: BTreeSet<CopyKey> =
+            all.iter().map(CopyKey::of).flat_map(|copy| [copy.in_root(), copy]).collect();
         let areas: BTreeSet<Option<String>> =
             entries.iter().map(|entry| CopyKey::of(entry).namespace).chain([None]).collect();
         let running = jobs.iter().filter(|job| job.own && job.phase == JobPhase::Running);
@@ -281,7 +286,7 @@ impl Agent {
             let progress = |copy: CopyKey| Some((copy.clone(), disk.progress(&copy)?));
             let progress: Option<BTreeMap<_, _>> =
                 is_due.then(|| running.into_iter().filter_map(progress).collect());
-            match disk.scan() {
+            match disk.scan(&wanted) {
                 // Where nothing can be read either, the problem is still to be told.
                 Err(_) if unwritable.contains_key(&None) => {
                     Ok((Look { unwritable, full: None, scan: Scan::default() }, None))

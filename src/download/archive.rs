@@ -193,8 +193,8 @@ mod tests {
             let files = unpack(&store, name).unwrap();
             let names: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
             assert_eq!(names, [("b", 0), ("model/a.bin", 2)], "{name}");
-            assert_eq!(store.read("model/a.bin").unwrap().unwrap(), b"aa");
-            assert_eq!(store.read(name).unwrap(), None, "the archive itself is gone");
+            assert_eq!(store.read("model/a.bin", 99).unwrap().unwrap(), b"aa");
+            assert_eq!(store.read(name, 9999).unwrap(), None, "the archive itself is gone");
         }
         assert!(!is_archive("model.safetensors") && !is_archive("tar"));
     }

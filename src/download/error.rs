@@ -84,6 +84,11 @@ pub enum Error {
     Disk { action: &'static str, path: PathBuf, source: io::Error },
     #[error("the manifest {} is damaged: {why}", .path.display())]
     ManifestDamaged { path: PathBuf, why: String },
+    #[error(
+        "{} has more than {longest} bytes: no copy of a model needs that, unless its source has too many files \
+         or too long names", .path.display()
+    )]
+    TooLong { path: PathBuf, longest: u64 },
     #[error("{} holds no copy of a model: there is no manifest", .0.display())]
     NoCopy(PathBuf),
     #[error("interrupted by {signal}; a later run fetches what is missing")]
@@ -186,7 +191,7 @@ impl Error {
             Self::UnsafeName { .. } | Self::InTheWay(_) => Reason::UnsafeFileName,
             Self::NoRoom { .. } | Self::DiskFull(_) => Reason::DiskFull,
             Self::Disk { .. } => Reason::DiskError,
-            Self::ManifestDamaged { .. } => Reason::ManifestDamaged,
+            Self::ManifestDamaged { .. } | Self::TooLong { .. } => Reason::ManifestDamaged,
             Self::NoCopy(_) => Reason::NoCopy,
             Self::Interrupted { .. } => Reason::Interrupted,
         }

@@ -14,7 +14,7 @@ use super::engine::{Threads, Transfer};
 use super::error::{Error, Result};
 use super::learned::{Known, Learned};
 use super::lent;
-use super::manifest::{Damage, Manifest, ManifestFile};
+use super::manifest::{Damage, MOST_BYTES, Manifest, ManifestFile, total};
 use super::plan::{self, Plan, PlannedFile, Start};
 use super::progress::{Progress, ProgressReport, rate, report_beginning};
 use super::settings::Settings;
@@ -155,6 +155,10 @@ impl Job<'_> {
             };
             return Err(Error::NothingSelected { source_uri: self.told.clone(), why });
         }
+        if let Some(file) = files.iter().find(|file| file.size > MOST_BYTES) {
+            let why = format!("its file {:?} has {} bytes, it says", file.path, file.size);
+            return Err(Error::BadAnswer { what: self.told.clone(), why });
+        }
         let lent = lent::read(&self.store)?;
         self.prove(commit.as_deref(), &files, &lent).await?;
         earlier.extend(lent);
@@ -210,11 +214,11 @@ impl Job<'_> {
         };
         let paths: Vec<&str> = wanted.iter().map(|file| file.path.as_str()).collect();
         self.store.remove_left_over(&paths)?;
-        let bytes = wanted.iter().map(|file| file.size).sum::<u64>();
+        let bytes = total(wanted.iter().map(|file| file.size));
         let needed = bytes.saturating_sub(self.store.taken(paths.into_iter()));
         check_room(self.store.path(), needed, self.store.free_bytes()?)?;
         let (begun, count) = (Instant::now(), wanted.len());
-        let before = (files.iter().map(|file: &ManifestFile| file.size).sum(), files.len() as u64);
+        let before = (total(files.iter().map(|file: &ManifestFile| file.size)), files.len() as u64);
         let progress = Arc::new(Progress::new(&wanted, before));
         let transfer = Arc::new(Transfer {
             source: Arc::clone(&self.source),

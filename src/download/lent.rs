@@ -34,7 +34,7 @@ pub fn is_unproved(dir: &Path) -> bool {
 /// The files that are lent to the folder. A list that cannot be read is one of nothing that is known: the
 /// names in it may be anything's.
 pub(super) fn read(store: &Store) -> Result<Vec<String>> {
-    let Some(json) = store.read(PATH)? else { return Ok(Vec::new()) };
+    let Some(json) = store.read(PATH, Manifest::LONGEST)? else { return Ok(Vec::new()) };
     let mut paths: Vec<String> = serde_json::from_slice(&json)
         .map_err(|error| Error::disk("read", &store.path().join(PATH), std::io::Error::from(error)))?;
     paths.retain(|path| check_name(path).is_ok());

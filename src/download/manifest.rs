@@ -3,7 +3,7 @@
 //! *A copy is complete when its manifest is there and every file has the size it says.* The manifest is
 //! written last, so a copy that was cut short has none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -11,6 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
 use super::store::{self, Found, Store};
+
+/// The most bytes that a file system gives a file, and that sizes may add up to.
+pub const MOST_BYTES: u64 = i64::MAX as u64;
+
+/// The sum of sizes that somebody else may have made up: it ends at the largest number, and never in a panic.
+pub fn total(sizes: impl IntoIterator<Item = u64>) -> u64 {
+    sizes.into_iter().fold(0, u64::saturating_add)
+}
 
 /// What a folder holds: `.localmodel/manifest.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +94,12 @@ pub enum DamageKind {
 impl Manifest {
     /// Where a copy keeps its manifest.
     pub const PATH: &str = ".localmodel/manifest.json";
+    /// The most bytes of one.
+    pub const LONGEST: u64 = 8 << 20;
+    /// The most files of one.
+    pub const MOST_FILES: usize = 1 << 16;
+    /// The most parts of a file's path.
+    pub const DEEPEST: usize = 64;
 
     /// The manifest in the folder `dir`, if both are there; one that cannot be read is an error.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
@@ -94,13 +108,34 @@ impl Manifest {
     }
 
     pub(crate) fn read_in(store: &Store) -> Result<Option<Self>> {
-        let Some(json) = store.read(Self::PATH)? else { return Ok(None) };
+        let Some(json) = store.read(Self::PATH, Self::LONGEST)? else { return Ok(None) };
         let damaged = |why| Error::ManifestDamaged { path: store.path().join(Self::PATH), why };
         let manifest: Self = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
-        for file in &manifest.files {
-            store::check_name(&file.path).map_err(|error| damaged(error.to_string()))?;
-        }
+        manifest.check().map_err(damaged)?;
         Ok(Some(manifest))
+    }
+
+    /// Whether it is one that anybody has to believe; the same is asked of one that is written.
+    fn check(&self) -> std::result::Result<(), String> {
+        if self.files.len() > Self::MOST_FILES {
+            return Err(format!("it has {} files; {} are allowed", self.files.len(), Self::MOST_FILES));
+        }
+        for file in &self.files {
+            store::check_name(&file.path).map_err(|error| error.to_string())?;
+            if file.path.split('/').count() > Self::DEEPEST {
+                return Err(format!("{:?} has more than {} parts", file.path, Self::DEEPEST));
+            }
+        }
+        let sizes = self.files.iter().map(|file| file.size);
+        if total(sizes) > MOST_BYTES {
+            return Err("its sizes add up to more bytes than a file system holds".into());
+        }
+        Ok(())
+    }
+
+    /// The sum of its files' sizes.
+    pub fn bytes(&self) -> u64 {
+        total(self.files.iter().map(|file| file.size))
     }
 
     /// The files in `dir` that are not there, have another size, or were found corrupt when somebody read them
@@ -142,10 +177,8 @@ impl Manifest {
     /// Records that a file was read and found corrupt, beside what is recorded already.
     pub(crate) fn add_corrupt(store: &Store, path: &str) -> Result<()> {
         let mut paths = recorded_corrupt(store);
-        if !paths.iter().any(|known| known == path) {
-            paths.push(path.to_owned());
-        }
-        Self::record_corrupt(store, &paths)
+        paths.insert(path.to_owned());
+        Self::record_corrupt(store, &paths.into_iter().collect::<Vec<_>>())
     }
 
     /// Writes the manifest into the folder `dir`, in one step and durably.
@@ -154,17 +187,21 @@ impl Manifest {
     }
 
     pub(crate) fn write_in(&self, store: &Store) -> Result<()> {
-        let json = serde_json::to_vec_pretty(self)
-            .map_err(|error| Error::disk("write", &store.path().join(Self::PATH), error))?;
+        let path = || store.path().join(Self::PATH);
+        self.check().map_err(|why| Error::ManifestDamaged { path: path(), why })?;
+        let json = serde_json::to_vec_pretty(self).map_err(|error| Error::disk("write", &path(), error))?;
+        if json.len() as u64 > Self::LONGEST {
+            return Err(Error::TooLong { path: path(), longest: Self::LONGEST });
+        }
         store.write(Self::PATH, &json)
     }
 }
 
 /// The files of a copy that were found corrupt: names, as JSON. The next download mends them.
-const CORRUPT: &str = ".localmodel/corrupt.json";
+pub(crate) const CORRUPT: &str = ".localmodel/corrupt.json";
 
-fn recorded_corrupt(store: &Store) -> Vec<String> {
-    let recorded = store.read(CORRUPT).ok().flatten();
+fn recorded_corrupt(store: &Store) -> BTreeSet<String> {
+    let recorded = store.read(CORRUPT, Manifest::LONGEST).ok().flatten();
     recorded.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
 }
 
@@ -245,6 +282,52 @@ mod tests {
             assert!(matches!(error, Error::ManifestDamaged { .. }), "{content}: {error}");
             assert!(!is_complete(dir.path()));
         }
+    }
+
+    /// A file of `longest` bytes and one is not parsed, whatever is in it; neither is what is no file.
+    #[test]
+    fn a_manifest_is_read_no_further_than_8_mib_and_from_a_regular_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        manifest(&[]).write(dir.path()).unwrap();
+        let path = dir.path().join(Manifest::PATH);
+        let mut json = fs::read(&path).unwrap();
+        json.resize(usize::try_from(Manifest::LONGEST).unwrap(), b' ');
+        fs::write(&path, &json).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap(), Some(manifest(&[])));
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(matches!(Manifest::read(dir.path()), Err(Error::TooLong { .. })));
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o666),
+            0,
+        )
+        .unwrap();
+        assert!(matches!(Manifest::read(dir.path()), Err(Error::InTheWay(_))));
+    }
+
+    #[test]
+    fn a_manifest_with_sizes_files_or_paths_past_the_bounds_is_neither_believed_nor_written() {
+        let deep = vec!["a"; Manifest::DEEPEST + 1].join("/");
+        let many: Vec<String> = (0..=Manifest::MOST_FILES).map(|number| number.to_string()).collect();
+        let many: Vec<(&str, u64)> = many.iter().map(|name| (name.as_str(), 0)).collect();
+        let hostile: [&[(&str, u64)]; 5] = [
+            &[("a", 1 << 63), ("b", 1 << 63)],
+            &[("a", u64::MAX)],
+            &[("a", MOST_BYTES), ("b", 1)],
+            &[(&deep, 1)],
+            &many,
+        ];
+        for files in hostile {
+            let dir = tempfile::tempdir().unwrap();
+            let hostile = manifest(files);
+            assert!(hostile.write(dir.path()).is_err());
+            fs::write(dir.path().join(Manifest::PATH), serde_json::to_vec(&hostile).unwrap()).unwrap();
+            assert!(matches!(Manifest::read(dir.path()), Err(Error::ManifestDamaged { .. })));
+        }
+        assert_eq!(total([1 << 63, 1 << 63]), u64::MAX);
     }
 
     #[test]

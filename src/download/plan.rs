@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::error::Result;
-use super::manifest::{Damage, Manifest, ManifestFile};
+use super::manifest::{Damage, Manifest, ManifestFile, total};
 use super::select::Selection;
 use super::store::{self, Store};
 
@@ -79,10 +79,15 @@ pub enum Start {
 
 impl Plan {
     pub(super) const PATH: &str = ".localmodel/plan.json";
+    /// A plan names the files of a manifest and, at most, those of another one that they replace.
+    const LONGEST: u64 = 4 * Manifest::LONGEST;
 
     /// The recorded plan, if there is one that can be believed.
     pub fn read(store: &Store) -> Result<Option<Self>> {
-        let recorded = store.read(Self::PATH)?;
+        let recorded = match store.read(Self::PATH, Self::LONGEST) {
+            Err(super::error::Error::TooLong { .. }) => None,
+            other => other?,
+        };
         let plan = recorded.and_then(|json| serde_json::from_slice::<Self>(&json).ok());
         Ok(plan.filter(|plan| plan.names().all(|name| store::check_name(name).is_ok())))
     }
@@ -101,7 +106,7 @@ impl Plan {
 
     /// The sum of all sizes.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.size).sum()
+        total(self.files.iter().map(|file| file.size))
     }
 
     fn names(&self) -> impl Iterator<Item = &String> {

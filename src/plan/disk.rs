@@ -62,6 +62,8 @@ pub enum Folder {
     Bare,
     /// Nothing in it.
     Empty,
+    /// Nobody wants it: what is in it was not looked at.
+    Unread,
 }
 
 /// What is on the disk, in all its areas.

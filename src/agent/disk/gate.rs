@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
-use super::{Disk, GATE, gone, own_folder};
+use super::{Disk, GATE, erase, gone, own_folder};
 use crate::error::{Doing, Error};
 use crate::plan::disk::CopyKey;
 use crate::plan::gate::{FILE, GateStatus};
@@ -45,6 +45,6 @@ impl Disk {
         if !self.is_folder(&folder) {
             return Ok(());
         }
-        gone(fs::remove_dir_all(&folder)).doing(|| format!("erasing {}", folder.display()))
+        erase(&folder).doing(|| format!("erasing {}", folder.display()))
     }
 }

@@ -109,10 +109,7 @@ pub(super) fn carry_over(from: &Path, to: &Path) {
 }
 
 fn record(store: &Store) -> Option<Record> {
-    match store.stat(RECORD) {
-        Ok(Found::File(size)) if size <= LONGEST => serde_json::from_slice(&store.read(RECORD).ok()??).ok(),
-        _ => None,
-    }
+    serde_json::from_slice(&store.read(RECORD, LONGEST).ok()??).ok()
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl Sample {
     }
 
     fn found(&self) -> (Folder, Option<String>) {
-        let inventory = self.disk.scan().unwrap().inventory;
+        let inventory = self.disk.scan(&BTreeSet::from([copy()])).unwrap().inventory;
         (inventory.models[&copy()], inventory.damage.get(&copy()).cloned())
     }
 

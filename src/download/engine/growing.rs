@@ -16,7 +16,7 @@ use super::journal::{self, Checkpoint, Record, Replay};
 use super::{Threads, mismatch};
 use crate::download::digest::Hasher;
 use crate::download::error::{Error, Result};
-use crate::download::manifest::ManifestFile;
+use crate::download::manifest::{ManifestFile, total};
 use crate::download::plan::PlannedFile;
 use crate::download::progress::{Meter, Progress};
 use crate::download::source::Link;
@@ -104,7 +104,7 @@ impl Growing {
         lines.append(if replay.length == 0 { &head } else { &boot_line })?;
         let Replay { on_disk, checkpoint, .. } = replay;
         let there = on_disk.iter().enumerate().filter(|(_, there)| **there);
-        let meter = progress.begin(&file, there.map(|(chunk, _)| chunks.length(chunk)).sum());
+        let meter = progress.begin(&file, total(there.map(|(chunk, _)| chunks.length(chunk))));
         let state = State::new(&file, on_disk.clone(), checkpoint);
         let journal = Mutex::new(Journal { file: lines, head, synced: Instant::now() });
         let (store, state, link) = (Arc::clone(store), Mutex::new(state), Link::default());

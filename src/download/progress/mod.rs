@@ -15,10 +15,11 @@ pub use bars::Above;
 use bars::Bars;
 
 use super::error::{Error, Result};
+use super::manifest::total;
 use super::plan::PlannedFile;
 use super::retry::{Pause, Trouble};
 use super::settings::Settings;
-use super::store::{Found, Store};
+use super::store::Store;
 
 /// The time between two looks at the counters.
 const TICK: Duration = Duration::from_secs(1);
@@ -54,12 +55,7 @@ impl ProgressReport {
     /// What the download into the folder `dir` said last; nothing if there is none, or it said nothing readable.
     pub fn read(dir: &Path) -> Option<Self> {
         let store = Store::open(dir).ok()??;
-        match store.stat(Self::PATH) {
-            Ok(Found::File(size)) if size <= Self::LONGEST => {
-                serde_json::from_slice(&store.read(Self::PATH).ok()??).ok()
-            }
-            _ => None,
-        }
+        serde_json::from_slice(&store.read(Self::PATH, Self::LONGEST).ok()??).ok()
     }
 
     fn write(&self, store: &Store) -> Result<()> {
@@ -101,7 +97,7 @@ impl Progress {
     pub fn new(wanted: &[PlannedFile], before: (u64, u64)) -> Self {
         Self {
             before,
-            bytes: wanted.iter().map(|file| file.size).sum(),
+            bytes: total(wanted.iter().map(|file| file.size)),
             files: wanted.len() as u64,
             resumed: AtomicU64::new(0),
             done: AtomicU64::new(0),
@@ -154,8 +150,8 @@ impl Progress {
         let (bytes, files) = self.before;
         let here = self.done.load(Relaxed) + self.resumed.load(Relaxed);
         ProgressReport {
-            bytes_done: bytes + here.min(self.bytes),
-            bytes_total: bytes + self.bytes,
+            bytes_done: bytes.saturating_add(here.min(self.bytes)),
+            bytes_total: bytes.saturating_add(self.bytes),
             files_done: files + self.files_done.load(Relaxed) as u64,
             files_total: files + self.files,
             trouble: None,

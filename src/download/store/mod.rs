@@ -13,8 +13,9 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 pub use scan::Scan;
@@ -31,6 +32,12 @@ const DIR_MODE: Mode = Mode::from_raw_mode(0o777);
 const OPEN_DIR: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// Opening a FIFO to read it would wait for somebody who writes.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
+
+/// Whether the kernel, and what filters its calls, knows openat2.
+static RESOLVES: AtomicBool = AtomicBool::new(true);
+
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -40,6 +47,35 @@ pub enum Found {
     File(u64),
     /// A folder, symlink or other thing, there or on the way.
     Other,
+}
+
+/// What the file system says of a file or a folder that no change leaves as it was. Users cannot set the time of
+/// the last change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    device: u64,
+    inode: u64,
+    size: i64,
+    changed: (i64, u64),
+}
+
+impl Mark {
+    /// When it was changed last, in seconds and nanoseconds since 1970.
+    pub fn changed(&self) -> (i64, u64) {
+        self.changed
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.size).unwrap_or_default()
+    }
+}
+
+impl From<&Stat> for Mark {
+    fn from(stat: &Stat) -> Self {
+        let changed = (stat.st_ctime, stat.st_ctime_nsec);
+        Self { device: stat.st_dev, inode: stat.st_ino, size: stat.st_size, changed }
+    }
 }
 
 /// An open folder that holds, or will hold, a copy of a model.
@@ -141,6 +177,8 @@ impl Store {
 
     /// What stands at `path`.
     pub fn stat(&self, path: &str) -> io::Result<Found> {
+        #[cfg(test)]
+        STATS.set(STATS.get() + 1);
         let found = self.parent(path, false).and_then(|(folder, leaf)| {
             let stat = rustix::fs::statat(&folder, leaf, AtFlags::SYMLINK_NOFOLLOW)?;
             Ok(match FileType::from_raw_mode(stat.st_mode) {
@@ -155,20 +193,44 @@ impl Store {
         }
     }
 
-    /// Opens a file for reading.
-    pub fn reader(&self, path: &str) -> Result<File> {
-        self.open_at(path, OFlags::RDONLY).map_err(|error| self.failure("open", path, error))
+    /// What changes with what stands at `path`, or with the names in it where that is a folder; the empty path is
+    /// the folder itself.
+    pub fn mark(&self, path: &str) -> io::Result<Option<Mark>> {
+        let stat = if path.is_empty() {
+            rustix::fs::fstat(&self.root)
+        } else {
+            let parent = self.parent(path, false);
+            parent.and_then(|(folder, leaf)| rustix::fs::statat(&folder, leaf, AtFlags::SYMLINK_NOFOLLOW))
+        };
+        match stat {
+            Ok(stat) => Ok(Some(Mark::from(&stat))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// The whole content of a small file, if there is one.
-    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        let mut file = match self.open_at(path, OFlags::RDONLY) {
+    /// Opens a file for reading.
+    pub fn reader(&self, path: &str) -> Result<File> {
+        self.open_at(path, READ).map_err(|error| self.failure("open", path, error))
+    }
+
+    /// The whole content of a regular file of at most `longest` bytes, if there is one.
+    pub fn read(&self, path: &str, longest: u64) -> Result<Option<Vec<u8>>> {
+        let file = match self.open_at(path, READ) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(self.failure("open", path, error)),
         };
+        let failed = |error: io::Error| Error::disk("read", &self.path.join(path), error);
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(Error::InTheWay(self.path.join(path)));
+        }
         let mut content = Vec::new();
-        file.read_to_end(&mut content).map_err(|error| Error::disk("read", &self.path.join(path), error))?;
+        // The file may grow meanwhile: what is read is bounded, whatever its size was.
+        file.take(longest.saturating_add(1)).read_to_end(&mut content).map_err(failed)?;
+        if content.len() as u64 > longest {
+            return Err(Error::TooLong { path: self.path.join(path), longest });
+        }
         Ok(Some(content))
     }
 
@@ -230,6 +292,19 @@ impl Store {
     }
 
     fn folder(&self, parts: &[&str], create: bool) -> rustix::io::Result<OwnedFd> {
+        if !parts.is_empty() && RESOLVES.load(Relaxed) {
+            // One call however deep the folder is, instead of one for each part.
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            match rustix::fs::openat2(&self.root, parts.join("/"), OPEN_DIR, Mode::empty(), resolve) {
+                Err(Errno::NOENT) if create => {}
+                Err(Errno::NOSYS | Errno::PERM) => RESOLVES.store(false, Relaxed),
+                other => return other,
+            }
+        }
+        self.walk(parts, create)
+    }
+
+    fn walk(&self, parts: &[&str], create: bool) -> rustix::io::Result<OwnedFd> {
         let mut folder = rustix::io::fcntl_dupfd_cloexec(&self.root, 0)?;
         for part in parts {
             folder = match rustix::fs::openat(&folder, *part, OPEN_DIR, Mode::empty()) {
@@ -253,6 +328,12 @@ impl Store {
             error => Error::disk(action, &path, error),
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has asked what stands at a path.
+    pub static STATS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::Store;
+use super::{READ as OPEN, Store};
 use crate::download::engine::buffers::{ALIGNMENT, Buffer};
 use crate::download::error::{Error, Result};
 
@@ -40,9 +40,9 @@ impl Store {
 
     /// Opens a file to be read piece by piece, around the page cache where its disk can do that.
     pub fn begin_scan(&self, path: &str) -> Result<Scan> {
-        let direct = self.open_at(path, OFlags::RDONLY | OFlags::DIRECT);
+        let direct = self.open_at(path, OPEN | OFlags::DIRECT);
         let is_direct = direct.is_ok();
-        let file = direct.or_else(|_| self.open_at(path, OFlags::RDONLY));
+        let file = direct.or_else(|_| self.open_at(path, OPEN));
         let file = file.map_err(|error| self.failure("open", path, error))?;
         let (path, buffer) = (self.path.join(path), Buffer::of_its_own(READ));
         Ok(Scan { file, path, direct: is_direct, buffer, at: 0, ended: false })

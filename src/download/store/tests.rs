@@ -50,7 +50,7 @@ fn a_file_is_seen_only_when_it_is_placed() {
     assert_eq!(store.stat("a/b/c").unwrap(), Found::Nothing);
     file.place("a/b/c").unwrap();
     assert_eq!(store.stat("a/b/c").unwrap(), Found::File(5));
-    assert_eq!(store.read("a/b/c").unwrap().unwrap(), b"hello");
+    assert_eq!(store.read("a/b/c", 99).unwrap().unwrap(), b"hello");
     drop(store.unfinished("a/b/d").unwrap());
     let left = fs::read_dir(store.path().join(STATE_DIR)).unwrap().count();
     assert_eq!(left, 0, "a dropped file leaves nothing");
@@ -66,7 +66,7 @@ fn symlinks_are_never_followed_out_of_the_folder() {
     let error = store.write("away/kept", b"evil").unwrap_err();
     assert_eq!(error.reason(), Reason::UnsafeFileName);
     assert!(error.to_string().contains("away/kept"), "{error}");
-    assert_eq!(store.read("leaf").unwrap_err().reason(), Reason::UnsafeFileName);
+    assert_eq!(store.read("leaf", 99).unwrap_err().reason(), Reason::UnsafeFileName);
     // A link in place of the file itself is replaced, not written through.
     store.write("leaf", b"ours").unwrap();
     assert!(fs::symlink_metadata(store.path().join("leaf")).unwrap().is_file());
@@ -83,6 +83,29 @@ fn our_own_folder_may_not_be_a_symlink() {
     symlink(outside.path(), dir.path().join(STATE_DIR)).unwrap();
     assert_eq!(Store::create(dir.path()).unwrap_err().reason(), Reason::UnsafeFileName);
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+/// Old kernels, and filters of system calls, know only one part of a path at a time.
+#[test]
+fn a_folder_is_found_part_by_part_as_it_is_in_one_call() {
+    let (dir, store) = store();
+    store.write("a/b/c", b"1").unwrap();
+    symlink(dir.path(), store.path().join("away")).unwrap();
+    symlink("a", store.path().join("inside")).unwrap();
+    for (parts, expected) in [
+        (&["a", "b"][..], None),
+        (&["a", "none"], Some(Errno::NOENT)),
+        (&["a", "b", "c"], Some(Errno::NOTDIR)),
+        (&["a", "b", "c", "d"], Some(Errno::NOTDIR)),
+    ] {
+        assert_eq!(store.folder(parts, false).err(), expected, "{parts:?}");
+        assert_eq!(store.walk(parts, false).err(), expected, "{parts:?}");
+    }
+    for parts in [&["away"][..], &["away", "deep"], &["inside", "b"]] {
+        for found in [store.folder(parts, false), store.walk(parts, false)] {
+            assert!(matches!(found, Err(Errno::LOOP | Errno::NOTDIR)), "{parts:?} {found:?}");
+        }
+    }
 }
 
 #[test]
@@ -133,7 +156,7 @@ fn a_part_takes_bytes_anywhere_and_is_found_again() {
     assert_eq!(buffer.filled(), [2; 1808]);
     part.finish(10_000).unwrap();
     store.place(&part, "a/b").unwrap();
-    assert_eq!(store.read("a/b").unwrap().unwrap(), [[1; 8192].as_slice(), &[2; 1808]].concat());
+    assert_eq!(store.read("a/b", 99_999).unwrap().unwrap(), [[1; 8192].as_slice(), &[2; 1808]].concat());
 }
 
 #[test]

@@ -14,11 +14,15 @@ use sha2::{Digest, Sha256};
 use super::{FILE_MODE, STATE_DIR, Store};
 use crate::download::engine::buffers::{ALIGNMENT, Buffer};
 use crate::download::error::{Error, Result};
+use crate::download::manifest::total;
 
 const SUFFIX: &str = ".incomplete";
 const JOURNAL_SUFFIX: &str = ".journal";
 /// Bytes after which a file that is not written directly is put on the disk and out of the page cache.
 const FLUSH: u64 = 32 << 20;
+
+/// The most bytes of a journal that are read: some forty for each chunk.
+const LONGEST_JOURNAL: u64 = 16 << 20;
 
 /// The name below [`STATE_DIR`] under which the file of this path grows, without its suffix.
 pub(super) fn stem(path: &str) -> String {
@@ -100,13 +104,15 @@ impl Store {
     /// The journal of the part of `path`, and what is in it.
     pub fn journal(&self, path: &str) -> Result<(JournalFile, Vec<u8>)> {
         let name = stem(path) + JOURNAL_SUFFIX;
-        let (_, mut file) = match self.left(&name, OFlags::RDWR) {
+        let (_, file) = match self.left(&name, OFlags::RDWR) {
             Ok(Some(found)) => found,
             Ok(None) | Err(_) => self.anew(&name, OFlags::RDWR)?,
         };
         let path = self.path.join(STATE_DIR).join(&name);
         let mut content = Vec::new();
-        file.read_to_end(&mut content).map_err(|error| Error::disk("read", &path, error))?;
+        // What is cut off here counts as not written.
+        let bounded = (&file).take(LONGEST_JOURNAL).read_to_end(&mut content);
+        bounded.map_err(|error| Error::disk("read", &path, error))?;
         Ok((JournalFile { file, path }, content))
     }
 
@@ -127,7 +133,7 @@ impl Store {
         let Ok(folder) = self.folder(&[STATE_DIR], false) else { return 0 };
         let stat = |path: &str| rustix::fs::statat(&folder, stem(path) + SUFFIX, AtFlags::SYMLINK_NOFOLLOW);
         let blocks = paths.filter_map(|path| u64::try_from(stat(path).ok()?.st_blocks).ok());
-        blocks.map(|blocks| blocks * 512).sum()
+        total(blocks.map(|blocks| blocks.saturating_mul(512)))
     }
 
     /// Makes a file below [`STATE_DIR`], in place of any of that name: exclusively, so that what is written

@@ -6,6 +6,11 @@ use super::*;
 use crate::api::ModelStatus;
 use crate::plan::gate::GateStatus;
 
+fn names(folder: &Path) -> Vec<String> {
+    let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    fs::read_dir(folder).unwrap().map(name).collect()
+}
+
 #[test]
 fn a_namespaces_area_is_made_below_its_own_folder_and_removed_when_it_is_empty() {
     let disk = disk();
@@ -19,9 +24,9 @@ fn a_namespaces_area_is_made_below_its_own_folder_and_removed_when_it_is_empty()
     ] {
         assert_eq!(fs::metadata(disk.path(folder)).unwrap().mode() & 0o7777, FOLDER_MODE, "{folder}");
     }
-    assert_eq!(disk.disk.scan().unwrap().inventory.empty_areas, BTreeSet::from(["ns".to_owned()]));
+    assert_eq!(disk.scan().unwrap().inventory.empty_areas, BTreeSet::from(["ns".to_owned()]));
     disk.disk.prepare(&of_ns(), false).unwrap();
-    let scan = disk.disk.scan().unwrap();
+    let scan = disk.scan().unwrap();
     assert_eq!(scan.inventory.incoming, BTreeMap::from([(of_ns(), Folder::Empty)]));
     assert_eq!(scan.inventory.empty_areas, BTreeSet::new());
     disk.disk.remove_area("ns").unwrap();
@@ -63,13 +68,13 @@ fn files_of_anothers_copy_are_lent_without_its_manifest_and_only_to_our_own_down
             (disk.inode(&format!("models/{KEY}/{file}")), disk.inode(&format!("{incoming}/{file}")));
         assert_eq!(theirs, lent, "{file}");
     }
-    let inventory = disk.disk.scan().unwrap().inventory;
+    let inventory = disk.scan().unwrap().inventory;
     assert_eq!((inventory.incoming[&of_ns()], inventory.lent.contains(&of_ns())), (Folder::Bare, true));
     disk.disk.place(&of_ns()).unwrap();
     assert!(!disk.models().contains_key(&of_ns()), "it is no copy of anything yet");
 
     disk.disk.prepare(&of_ns(), false).unwrap();
-    let inventory = disk.disk.scan().unwrap().inventory;
+    let inventory = disk.scan().unwrap().inventory;
     assert_eq!(
         (inventory.incoming[&of_ns()], inventory.lent.len()),
         (Folder::Empty, 0),
@@ -99,18 +104,18 @@ fn only_complete_copies_are_lent_and_nothing_to_a_download_that_has_begun() {
     disk.copy(&at(MODELS, KEY), &["a", "b"]);
     fs::remove_file(disk.path(&format!("models/{KEY}/b"))).unwrap();
     disk.disk.prepare(&of_ns(), true).unwrap();
-    assert_eq!(disk.disk.scan().unwrap().inventory.incoming[&of_ns()], Folder::Empty);
+    assert_eq!(disk.scan().unwrap().inventory.incoming[&of_ns()], Folder::Empty);
     disk.write(&format!("models/{KEY}/b"), "12345");
     disk.write(&format!("namespaces/ns/incoming/{KEY}/.localmodel/plan.json"), "{}");
     disk.disk.prepare(&of_ns(), true).unwrap();
-    assert_eq!(disk.disk.scan().unwrap().inventory.incoming[&of_ns()], Folder::Empty);
+    assert_eq!(disk.scan().unwrap().inventory.incoming[&of_ns()], Folder::Empty);
 
     disk.disk.problem(Some("other"));
     let other = CopyKey { namespace: Some("other".into()), ..root() };
     disk.disk.erase_model(&root()).unwrap();
     disk.copy(&format!("namespaces/ns/models/{KEY}"), &["a"]);
     disk.disk.prepare(&other, true).unwrap();
-    let lent = disk.disk.scan().unwrap().inventory.lent;
+    let lent = disk.scan().unwrap().inventory.lent;
     assert_eq!(lent.into_iter().collect::<Vec<_>>(), [other], "from one namespace to another, too");
 }
 
@@ -123,7 +128,7 @@ fn a_link_in_place_of_a_namespaces_folder_is_never_followed() {
     symlink(disk.path("outside"), disk.path("namespaces/ns")).unwrap();
     let problem = disk.disk.problem(Some("ns")).unwrap();
     assert!(problem.message.starts_with("namespaces/ns/"), "{}", problem.message);
-    let scan = disk.disk.scan().unwrap();
+    let scan = disk.scan().unwrap();
     assert_eq!(scan.inventory, Inventory::default());
     assert!(scan.strangers.contains("namespaces/ns"));
     disk.disk.erase_model(&of_ns()).unwrap();
@@ -135,7 +140,7 @@ fn a_link_in_place_of_a_namespaces_folder_is_never_followed() {
     assert!(disk.disk.prepare(&of_ns(), false).is_err());
     let told = GateStatus { phase: ModelStatus::ModelDownloaded, ..gate() };
     disk.disk.write_gate(&of_ns(), &told).unwrap();
-    let inside: Vec<String> = names(&disk.path("outside")).unwrap();
+    let inside: Vec<String> = names(&disk.path("outside"));
     assert_eq!(inside.len(), 2, "{inside:?}");
     assert!(disk.path(&format!("outside/models/{KEY}/a")).exists());
     assert!(disk.path(&format!("outside/incoming/{KEY}/a")).exists());
@@ -160,16 +165,12 @@ fn a_copy_of_the_root_is_linked_into_a_namespace_and_stays_where_it_is() {
     disk.write(&format!("{model}/config.json"), "{}");
     disk.write(&format!("{model}/sub/weights"), "12345");
     disk.disk.link(&of_ns()).unwrap();
-    assert_eq!(
-        disk.disk.scan().unwrap().inventory.incoming[&of_ns()],
-        Folder::Empty,
-        "nobody vouches for it"
-    );
+    assert_eq!(disk.scan().unwrap().inventory.incoming[&of_ns()], Folder::Empty, "nobody vouches for it");
     disk.disk.adopt_model(&root(), "hf://o/m").unwrap();
     assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 7, files: 2 });
     disk.write(&format!("{model}/sub/weights"), "1234");
     disk.disk.link(&of_ns()).unwrap();
-    let linked = disk.disk.scan().unwrap().inventory.incoming[&of_ns()];
+    let linked = disk.scan().unwrap().inventory.incoming[&of_ns()];
     assert_eq!(linked, Folder::Empty, "what is damaged is not handed on");
     disk.write(&format!("{model}/sub/weights"), "12345");
     let half = format!("namespaces/ns/incoming/{KEY}/config.json");
@@ -189,20 +190,20 @@ fn a_copy_of_the_root_is_linked_into_a_namespace_and_stays_where_it_is() {
 fn the_mark_of_a_copy_that_is_kept_outlives_a_repair() {
     let disk = disk();
     disk.disk.keep(KEY).unwrap();
-    assert_eq!(disk.disk.scan().unwrap().inventory.kept, BTreeSet::new(), "there is nothing to keep");
+    assert_eq!(disk.scan().unwrap().inventory.kept, BTreeSet::new(), "there is nothing to keep");
     disk.copy(&at(MODELS, KEY), &["a", "b"]);
-    assert_eq!(disk.disk.scan().unwrap().inventory.kept, BTreeSet::new());
+    assert_eq!(disk.scan().unwrap().inventory.kept, BTreeSet::new());
     disk.disk.keep(KEY).unwrap();
     disk.disk.keep(KEY).unwrap();
     let kept = BTreeSet::from([KEY.to_owned()]);
-    assert_eq!(disk.disk.scan().unwrap().inventory.kept, kept);
+    assert_eq!(disk.scan().unwrap().inventory.kept, kept);
     assert_eq!(disk.models()[&root()], Folder::Complete { bytes: 10, files: 2 });
     disk.copy(&at(INCOMING, KEY), &["a", "b"]);
     disk.disk.place(&root()).unwrap();
-    assert_eq!(disk.disk.scan().unwrap().inventory.kept, kept);
+    assert_eq!(disk.scan().unwrap().inventory.kept, kept);
     disk.copy(&format!("namespaces/ns/models/{OTHER}"), &["a"]);
     mark_kept(&disk.path(&format!("namespaces/ns/models/{OTHER}"))).unwrap();
-    assert_eq!(disk.disk.scan().unwrap().inventory.kept, kept, "KServe kept copies in the root alone");
+    assert_eq!(disk.scan().unwrap().inventory.kept, kept, "KServe kept copies in the root alone");
 }
 
 fn gate() -> GateStatus {
@@ -227,12 +228,12 @@ fn the_gate_is_written_when_it_changes_and_anybody_may_read_it() {
         let complete = GateStatus { phase: ModelStatus::ModelDownloaded, ..gate() };
         disk.disk.write_gate(&copy, &complete).unwrap();
         assert!(fs::read_to_string(&file).unwrap().contains("ModelDownloaded"));
-        assert_eq!(names(&folder).unwrap(), ["status.json"]);
+        assert_eq!(names(&folder), ["status.json"]);
     }
-    assert_eq!(disk.disk.scan().unwrap().inventory.gates, BTreeSet::from([root(), of_ns()]));
+    assert_eq!(disk.scan().unwrap().inventory.gates, BTreeSet::from([root(), of_ns()]));
     disk.disk.erase_gate(&of_ns()).unwrap();
     disk.disk.erase_gate(&of_ns()).unwrap();
-    assert_eq!(disk.disk.scan().unwrap().inventory.gates, BTreeSet::from([root()]));
+    assert_eq!(disk.scan().unwrap().inventory.gates, BTreeSet::from([root()]));
 }
 
 #[test]
@@ -300,7 +301,7 @@ fn whatever_lies_on_a_disk_only_folders_of_storage_keys_are_ever_touched() {
     tree(away, &mut behind);
     before.retain(|path, _| !ours(path));
 
-    let scan = disk.disk.scan().unwrap();
+    let scan = disk.scan().unwrap();
     assert_eq!(scan.inventory.models.keys().collect::<Vec<_>>(), [&root(), &of_ns()]);
     let of_away = CopyKey { namespace: Some("away".into()), ..root() };
     let linked = CopyKey::root(OTHER);
@@ -332,15 +333,15 @@ fn damage_is_told_file_by_file_and_a_damaged_manifest_costs_no_good_file() {
     for file in ["a", "b", "c", "d", "e", "f"] {
         disk.write(&format!("{model}/{file}"), "1234");
     }
-    let damage = disk.disk.scan().unwrap().inventory.damage[&root()].clone();
+    let damage = disk.scan().unwrap().inventory.damage[&root()].clone();
     assert!(damage.starts_with("a has 4 bytes instead of 5, b has"), "{damage}");
     assert!(damage.ends_with(" and 1 more"), "{damage}");
     disk.write(&format!("{model}/.localmodel/manifest.json"), "{");
-    let damage = disk.disk.scan().unwrap().inventory.damage[&root()].clone();
+    let damage = disk.scan().unwrap().inventory.damage[&root()].clone();
     assert!(damage.contains("manifest.json is damaged"), "{damage}");
     disk.disk.prepare(&root(), false).unwrap();
     for file in ["a", "sub/g"] {
         assert_eq!(disk.inode(&format!("{model}/{file}")), disk.inode(&format!("incoming/{KEY}/{file}")));
     }
-    assert_eq!(disk.disk.scan().unwrap().inventory.incoming[&root()], Folder::Bare, "the Job checks each");
+    assert_eq!(disk.scan().unwrap().inventory.incoming[&root()], Folder::Bare, "the Job checks each");
 }
