@@ -3,8 +3,10 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, LocalObjectReference, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 
+use crate::api::quantity;
 use crate::download::source::CA_FOLDER;
 use crate::plan::scrub;
 
@@ -65,6 +67,9 @@ pub struct Config {
     /// `storageInitializer.image`: the image of a download Job where nothing above names one.
     #[serde(skip)]
     pub storage_initializer_image: Option<String>,
+    /// `storageInitializer`: requests and limits of a download Job whose container names none.
+    #[serde(skip)]
+    pub job_resources: JobResources,
     /// `storageInitializer.caBundle…`: whom downloads trust beside the usual authorities.
     #[serde(skip)]
     pub ca_bundle: Option<CaBundle>,
@@ -80,6 +85,21 @@ pub struct CaBundle {
     pub config_map: String,
     /// The folder that download containers find it in.
     pub folder: String,
+}
+
+/// Request and limit of processors and memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub struct JobResources {
+    pub cpu: [String; 2],
+    pub memory: [String; 2],
+}
+
+impl Default for JobResources {
+    /// KServe's own of its initializer.
+    fn default() -> Self {
+        Self { cpu: ["100m", "1"].map(Into::into), memory: ["100Mi", "1Gi"].map(Into::into) }
+    }
 }
 
 /// The section `credentials`, with KServe's names. Its `storageSecretNameAnnotation` is of services, which
@@ -151,11 +171,38 @@ pub struct ScrubSettings {
 #[serde(rename_all = "camelCase", default)]
 struct StorageInitializer {
     image: Option<String>,
+    cpu_request: Option<String>,
+    cpu_limit: Option<String>,
+    memory_request: Option<String>,
+    memory_limit: Option<String>,
     ca_bundle_config_map_name: Option<String>,
     ca_bundle_volume_mount_path: Option<String>,
 }
 
 impl StorageInitializer {
+    /// What it names, else the defaults. A limit is never below its request.
+    fn job_resources(&self) -> Result<JobResources, ConfigError> {
+        let read = |named: &Option<String>, default: &str| {
+            let text = named.as_deref().filter(|text| !text.is_empty()).unwrap_or(default);
+            let problem = |error: quantity::InvalidQuantity| ConfigError {
+                key: "storageInitializer",
+                problem: error.to_string(),
+            };
+            quantity::bytes(&Quantity(text.into())).map(|_| text.to_owned()).map_err(problem)
+        };
+        let pair = |named: [&Option<String>; 2], defaults: &[String; 2]| {
+            let request = read(named[0], &defaults[0])?;
+            let limit = read(named[1], &defaults[1])?;
+            let limit = quantity::larger(&limit, &request).to_owned();
+            Ok([request, limit])
+        };
+        let defaults = JobResources::default();
+        Ok(JobResources {
+            cpu: pair([&self.cpu_request, &self.cpu_limit], &defaults.cpu)?,
+            memory: pair([&self.memory_request, &self.memory_limit], &defaults.memory)?,
+        })
+    }
+
     fn ca_bundle(self) -> Option<CaBundle> {
         let set = |value: Option<String>| value.filter(|value| !value.is_empty());
         Some(CaBundle {
@@ -184,6 +231,7 @@ impl Default for Config {
             pod: PodSettings::default(),
             scrub: ScrubSettings::default(),
             storage_initializer_image: None,
+            job_resources: JobResources::default(),
             ca_bundle: None,
             credentials: CredentialSettings::default(),
         }
@@ -231,6 +279,7 @@ impl Config {
         config.job_ttl_seconds = config.job_ttl_seconds.max(60);
         let initializer: StorageInitializer = parse("storageInitializer", section("storageInitializer"))?;
         config.storage_initializer_image = initializer.image.clone().filter(|image| !image.is_empty());
+        config.job_resources = initializer.job_resources()?;
         config.ca_bundle = initializer.ca_bundle();
         config.credentials = parse("credentials", section("credentials"))?;
         Ok(config)
@@ -337,6 +386,24 @@ mod tests {
         );
         let elsewhere = r#"{"caBundleConfigMapName": "ca", "caBundleVolumeMountPath": "/certs"}"#;
         assert_eq!(bundle(elsewhere), Some(("ca".to_owned(), "/certs".to_owned())));
+    }
+
+    #[test]
+    fn requests_and_limits_of_jobs_are_those_of_kserves_initializer() {
+        let resources = |section: &str| {
+            Config::read(Some(&map(&json!({"storageInitializer": section}))))
+                .map(|config| config.job_resources)
+        };
+        let shipped =
+            r#"{"memoryRequest": "100Mi", "memoryLimit": "1Gi", "cpuRequest": "100m", "cpuLimit": "1"}"#;
+        assert_eq!(resources(shipped), Ok(JobResources::default()));
+        assert_eq!(resources("{}"), Ok(JobResources::default()));
+        let named = resources(r#"{"memoryRequest": "2Gi", "cpuLimit": "500m", "cpuRequest": ""}"#).unwrap();
+        assert_eq!(named.memory, ["2Gi", "2Gi"], "a limit is never below its request");
+        assert_eq!(named.cpu, ["100m", "500m"]);
+        let error = resources(r#"{"memoryLimit": "much"}"#).unwrap_err();
+        assert_eq!(error.key, "storageInitializer");
+        assert!(error.to_string().contains("\"much\" is not a quantity"), "{error}");
     }
 
     #[test]

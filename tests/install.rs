@@ -190,6 +190,37 @@ fn values_reach_the_settings_the_operators_pod_and_its_container() {
 }
 
 #[test]
+fn what_jobs_may_reach_and_how_many_there_may_be_is_set_by_values_and_can_be_left_out() {
+    let (policy, quota) = (
+        "NetworkPolicy kserve-localmodel-jobs localmodel-jobs",
+        "ResourceQuota kserve-localmodel-jobs localmodel-jobs",
+    );
+    let mirror = r#"{"clusterRanges": ["10.0.0.0/8", "fd00::/8"], "egress": [{"ports": [{"port": 8080}]}]}"#;
+    for flags in [&[][..], &BESIDE_KSERVE] {
+        let set = templated(
+            &[
+                flags,
+                &[
+                    "--set-json",
+                    &format!("jobs.networkPolicy={mirror}"),
+                    "--set-json",
+                    r#"jobs.quota.hard={"pods": "7"}"#,
+                ],
+            ]
+            .concat(),
+        );
+        let egress = &set[policy]["spec"]["egress"];
+        assert_eq!(egress[1]["to"][0]["ipBlock"], json!({"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}));
+        assert_eq!(egress[1]["to"][1]["ipBlock"], json!({"cidr": "::/0", "except": ["fd00::/8"]}));
+        assert_eq!(egress[2], json!({"ports": [{"port": 8080}]}));
+        assert_eq!(set[quota]["spec"]["hard"], json!({"count/jobs.batch": "20000", "pods": "7"}));
+        let off = ["--set", "jobs.networkPolicy.enabled=false,jobs.quota.enabled=false"];
+        let off = templated(&[flags, &off].concat());
+        assert!(!off.contains_key(policy) && !off.contains_key(quota));
+    }
+}
+
+#[test]
 fn a_misspelt_value_is_refused() {
     let output = Command::new("helm")
         .args(["template", "charts/localmodel", "--set", "kserve.presnt=true"])

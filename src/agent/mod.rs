@@ -34,7 +34,7 @@ use crate::plan::names::is_member;
 use crate::plan::pass::{self, JobPhase, JobView, PROGRESS_EVERY, Problem, Said, View};
 use crate::plan::recipe::Recipe;
 use crate::plan::transfers::Transfers;
-use crate::plan::{self, takeover};
+use crate::plan::{self, sizes, takeover};
 use crate::telemetry;
 use crate::telemetry::metrics::AgentMetrics;
 use disk::{Disk, Scan};
@@ -338,11 +338,11 @@ impl Agent {
     /// The entries of this agent's group. One without a group belongs to its cache's first group, for
     /// which the cache is read once.
     async fn own_entries(&mut self, local: &LocalModelNode) -> Result<Vec<ModelEntry>, Error> {
-        let all = &local.spec.local_models;
+        let all = sizes::entries(local);
         self.first_groups
             .retain(|name, _| all.iter().any(|e| e.model_name == *name && e.node_group.is_none()));
         let mut own = Vec::new();
-        for entry in all {
+        for entry in &all {
             let group = match &entry.node_group {
                 Some(group) => Some(group.clone()),
                 None if entry.namespace().is_some() => None, // namespace caches always say it

@@ -199,8 +199,12 @@ impl Agent {
         if self.create(&download, &prepared.recipe, &aside).await? {
             return Ok(());
         }
+        let unforeseen = names::job_unforeseen(&cache, node, Timestamp::now());
+        if self.create(&download, &prepared.recipe, &unforeseen).await? {
+            return Ok(());
+        }
         Err(Error::Setup(format!(
-            "Jobs {plain} and {aside} exist and are somebody else's: remove one of them"
+            "Jobs {plain}, {aside} and {unforeseen} exist and are somebody else's: remove one of them"
         )))
     }
 

@@ -50,6 +50,9 @@ pub struct ModelEntry {
     /// The entry of the storage secret that gives access to the model's storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,
+    /// The bytes that the cache says the model has, as an agent reads them from the annotation beside the entries.
+    #[serde(skip)]
+    pub model_size: Option<u64>,
 }
 
 impl ModelEntry {

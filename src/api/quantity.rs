@@ -18,6 +18,23 @@ pub fn same(a: &str, b: &str) -> bool {
     a == b || matches!((milli(a), milli(b)), (Some(a), Some(b)) if a == b)
 }
 
+/// The larger of two quantities; one that cannot be read is smaller than any other.
+pub fn larger<'a>(a: &'a str, b: &'a str) -> &'a str {
+    if milli(a) >= milli(b) { a } else { b }
+}
+
+/// Bytes for people: at most one digit behind the point, and never more than there are.
+pub fn human(bytes: i128) -> String {
+    let units = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let Some((name, unit)) = units.into_iter().find(|(_, unit)| bytes >= *unit) else {
+        return format!("{bytes} B");
+    };
+    match (bytes / unit, bytes % unit * 10 / unit) {
+        (whole, 0) => format!("{whole} {name}"),
+        (whole, tenths) => format!("{whole}.{tenths} {name}"),
+    }
+}
+
 /// Whole bytes as the shortest quantity that says exactly so much, a binary one where two are as short.
 pub fn exact(bytes: i128) -> Quantity {
     let forms = UNITS.iter().filter(|(_, unit)| bytes % unit == 0);
@@ -132,6 +149,29 @@ mod tests {
         for (number, expected) in cases {
             assert_eq!(exact(number).0, expected);
             assert_eq!(bytes(&exact(number)), Ok(number), "{expected}");
+        }
+    }
+
+    #[test]
+    fn the_larger_of_two_quantities_is_found_whatever_their_forms() {
+        for (a, b, expected) in
+            [("1", "100m", "1"), ("1Gi", "4G", "4G"), ("1Gi", "much", "1Gi"), ("x", "1", "1")]
+        {
+            assert_eq!(larger(a, b), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn people_read_bytes_in_binary_units_with_one_digit() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1 << 20, "1 MiB"),
+            ((3 << 30) / 2, "1.5 GiB"),
+            (1_700_000_000_000, "1.5 TiB"),
+            ((1 << 30) - 1, "1023.9 MiB"),
+        ] {
+            assert_eq!(human(bytes), expected);
         }
     }
 

@@ -9,6 +9,7 @@ mod caches;
 mod context;
 mod credentials;
 mod events;
+mod job_namespace;
 mod leader;
 mod measures;
 mod news;
@@ -71,6 +72,7 @@ pub async fn run(client: Client, fence: Fence, settings: Settings) -> Result<(),
                 unless_standing_back(&context),
                 settings::run(context.clone()),
                 storage_containers::run(context.clone()),
+                job_namespace::run(context.clone()),
             )
         };
         tokio::select! {

@@ -20,8 +20,8 @@ use super::stores::{Stores, all};
 use super::{apply, controller_config};
 use crate::api::LocalModelNode;
 use crate::error::{Doing, Error};
-use crate::plan::entries;
-use crate::plan::names::{MANAGED_BY, MANAGER};
+use crate::plan::names::{MANAGED_BY, MANAGER, MODEL_SIZES};
+use crate::plan::{entries, sizes};
 
 /// When a node is looked at again whose object has not reached the store.
 const LAGGING: Duration = Duration::from_secs(1);
@@ -79,7 +79,9 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
         {
             return Ok(Action::requeue(LAGGING));
         }
+        let sizes = sizes::annotation(&entries, &caches);
         let mut wanted = entries::local_model_node(&node, entries, &member_of);
+        wanted.annotations_mut().insert(MODEL_SIZES.to_owned(), sizes);
         // What is planned keeps its place (C8): a list that has changed meanwhile is looked at first.
         wanted.metadata.resource_version = local.as_ref().and_then(|local| local.resource_version());
         // The list holds what is wanted and nothing else, additions of others included.

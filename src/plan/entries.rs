@@ -300,6 +300,7 @@ fn entry(cache: &PlannedCache, group: &str) -> ModelEntry {
         node_group: (!implied).then(|| group.to_owned()),
         service_account_name: cache.spec.service_account_name.clone(),
         storage: cache.spec.storage.clone(),
+        model_size: None,
     }
 }
 

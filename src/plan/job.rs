@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::agent::security_context;
 use super::credentials::Injection;
+use super::job_limits;
 use super::names::{self, CacheKey, JOB_MODEL, JOB_NAMESPACE, JOB_NODE, MANAGED_BY, MANAGER, MOUNT_PATH};
 use super::recipe::{Recipe, Versions};
 use crate::api::storage_container::SupportedUriFormat;
@@ -52,7 +53,8 @@ pub struct Download<'a> {
 /// What the Job is made from, with these versions of the secrets that it refers to.
 pub fn recipe(download: &Download, versions: &Versions) -> Recipe {
     let key = source::storage_key(&download.entry.source_model_uri);
-    Recipe::new(&pod(download, &key), versions)
+    let deadline = job_limits::deadline(download.entry.model_size);
+    Recipe::new(&json!({"pod": pod(download, &key), "deadline": deadline}), versions)
 }
 
 /// The secrets of the job namespace that the Job refers to: the cache's own, and those that the storage
@@ -103,6 +105,9 @@ pub fn job(download: &Download, recipe: &Recipe, name: &str) -> Result<Job, serd
         "spec": {
             // The downloader retries what passes by itself, and the agent retries the rest with back-off.
             "backoffLimit": 0,
+            "parallelism": 1,
+            "completions": 1,
+            "activeDeadlineSeconds": job_limits::deadline(entry.model_size),
             "podFailurePolicy": policy,
             "ttlSecondsAfterFinished": download.config.job_ttl_seconds,
             "template": {"metadata": {"labels": labels}, "spec": pod(download, &key)},
@@ -187,6 +192,7 @@ fn container(download: &Download, key: &str) -> Value {
     if container["terminationMessagePolicy"].is_null() {
         container["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     }
+    job_limits::complete(&mut container, &download.config.job_resources);
     let security = &mut container["securityContext"];
     // The API server refuses a privileged container that may not escalate.
     if security["allowPrivilegeEscalation"].is_null() && security["privileged"] != json!(true) {

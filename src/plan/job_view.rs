@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use super::disk::CopyKey;
 use super::names::{JOB_MODEL, JOB_NAMESPACE, MANAGED_BY, MANAGER, MODELS, NODE_GROUP, RECIPE, label_value};
 use super::pass::{JobPhase, JobView, POD_REFUSED, Problem};
+use super::reasons;
 use crate::api::source::storage_key;
 use crate::download::Failure;
 use crate::download::source::text_without_secrets;
@@ -55,7 +56,11 @@ fn phase(job: &Job, pods: &[&Pod]) -> JobPhase {
         return JobPhase::Succeeded(at(ended.map(|time| time.0)));
     }
     if let Some(failed) = holds("Failed") {
-        let said = pods.iter().rev().find_map(|pod| failure(pod));
+        // What a pod says that was stopped for it is no reason.
+        let is_late = failed.reason.as_deref() == Some(reasons::DEADLINE_EXCEEDED.as_str());
+        let said = is_late
+            .then(|| deadline_exceeded(job))
+            .or_else(|| pods.iter().rev().find_map(|pod| failure(pod)));
         let problem = said.unwrap_or_else(|| {
             let reason = failed.reason.as_deref().unwrap_or("JobFailed");
             Problem::new(reason, failed.message.as_deref().unwrap_or("the download Job failed"))
@@ -68,6 +73,15 @@ fn phase(job: &Job, pods: &[&Pod]) -> JobPhase {
         return JobPhase::Running;
     }
     JobPhase::Pending(pods.last().and_then(|pod| waiting(pod)))
+}
+
+fn deadline_exceeded(job: &Job) -> Problem {
+    let seconds = job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds).unwrap_or_default();
+    let message = format!(
+        "the download did not end within the {} min that its Job may take: check how fast the source is and whether modelSize is right; the next try goes on where this one stopped",
+        seconds / 60
+    );
+    Problem::new(reasons::DEADLINE_EXCEEDED.as_str(), message)
 }
 
 fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::api::source::{is_hex, is_storage_key};
@@ -34,6 +35,12 @@ pub const APPLIED: &str = "localmodel.kserve.io/applied";
 /// The annotation of a `LocalModelNode` that names the node's groups, divided by commas. An agent whose
 /// group is not among them touches nothing: its node has left, and the files stay (N5).
 pub const MEMBER_OF: &str = "localmodel.kserve.io/member-of";
+/// The annotation of a `LocalModelNode` that says how many bytes each model may have, by status key, as JSON: the
+/// entries are KServe's, and its definition keeps nothing else in them.
+pub const MODEL_SIZES: &str = "localmodel.kserve.io/model-sizes";
+/// The annotation of the namespace of download Jobs with the priority class that the settings name: admission refuses
+/// an agent's Job with any other.
+pub const PRIORITY_CLASS: &str = "localmodel.kserve.io/priority-class";
 /// The annotation of a download Job: digests of what it was made from, by which a change of its credentials
 /// or of its container shows (A6).
 pub const RECIPE: &str = "localmodel.kserve.io/recipe";
@@ -109,6 +116,8 @@ pub const NAMESPACES: &str = "namespaces";
 const LABEL_MAX: usize = 63;
 /// The digits of a hash that stand for a namespace in a node label.
 const NAMESPACE_DIGITS: usize = 8;
+/// The longest name of a node that the name of a Job holds in full, whatever else it has to cut.
+pub const WHOLE_NODE_MAX: usize = 43;
 /// The longest name of other objects.
 const NAME_MAX: usize = 253;
 
@@ -187,12 +196,30 @@ pub fn agent(group: &str) -> String {
 
 /// The download Job of a cache on a node.
 pub fn job(cache: &CacheKey, node: &str) -> String {
-    join(&job_parts(cache, node), LABEL_MAX)
+    let plain = job_parts(cache, node).join("-");
+    if plain.len() <= LABEL_MAX { plain } else { job_hashed(cache, node, None) }
 }
 
 /// The same Job where somebody else's object has the plain name.
 pub fn job_aside(cache: &CacheKey, node: &str) -> String {
-    hashed(&job_parts(cache, node), LABEL_MAX)
+    job_hashed(cache, node, None)
+}
+
+/// The same Job where even that name is taken: nobody takes a name in advance that contains the time.
+pub fn job_unforeseen(cache: &CacheKey, node: &str, time: Timestamp) -> String {
+    job_hashed(cache, node, Some(&time.as_nanosecond().to_string()))
+}
+
+/// A hash over all parts, and the node's whole name behind it: admission holds an agent to names that end so. A
+/// node's name that leaves too little for the rest is cut.
+fn job_hashed(cache: &CacheKey, node: &str, time: Option<&str>) -> String {
+    let parts = job_parts(cache, node);
+    let hashed_parts: Vec<&str> = parts.iter().copied().chain(time).collect();
+    if node.len() > WHOLE_NODE_MAX {
+        return cut(&parts.join("-"), &hashed_parts, LABEL_MAX);
+    }
+    let of_cache: Vec<&str> = cache.parts().collect();
+    format!("{}-{node}", cut(&of_cache.join("-"), &hashed_parts, LABEL_MAX - 1 - node.len()))
 }
 
 fn job_parts<'a>(cache: &'a CacheKey, node: &'a str) -> Vec<&'a str> {
@@ -253,6 +280,11 @@ fn join(parts: &[&str], max: usize) -> String {
 
 /// As much of the plain join as fits, a dash, and eight hexadecimal digits of a hash over the parts.
 fn hashed(parts: &[&str], max: usize) -> String {
+    cut(&parts.join("-"), parts, max)
+}
+
+/// As much of a text as fits before a dash and eight hexadecimal digits of a hash over the parts.
+fn cut(text: &str, parts: &[&str], max: usize) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.as_bytes());
@@ -260,9 +292,8 @@ fn hashed(parts: &[&str], max: usize) -> String {
     }
     let digest = hash.finalize();
     let tail = hex::encode(&digest[..4]);
-    let plain = parts.join("-");
-    let end = plain.floor_char_boundary(max - tail.len() - 1);
-    format!("{}-{tail}", plain[..end].trim_end_matches(['-', '.', '_']))
+    let end = text.floor_char_boundary(max - tail.len() - 1);
+    format!("{}-{tail}", text[..end].trim_end_matches(['-', '.', '_']))
 }
 
 #[cfg(test)]

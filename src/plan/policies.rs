@@ -2,8 +2,10 @@
 //! makes and over those that nobody may make.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use kube_cel::KubeCelExt;
+use kube_cel::cel::objects::Map;
 use kube_cel::cel::{Context, Program, Value as Cel, to_value};
 use serde_json::{Value, json};
 
@@ -19,6 +21,7 @@ struct Asked {
     object: Value,
     old: Value,
     params: Value,
+    namespace: Value,
 }
 
 /// The policy of this name among the objects of a manifest.
@@ -64,11 +67,25 @@ fn evaluated(expression: &Value, asked: &Asked, variables: &HashMap<String, Cel>
         ("object", &asked.object),
         ("oldObject", &asked.old),
         ("params", &asked.params),
+        ("namespaceObject", &asked.namespace),
     ];
     for (name, value) in known {
-        context.add_variable_from_value(name, to_value(value).unwrap());
+        context.add_variable_from_value(name, signed(to_value(value).unwrap()));
     }
     context.add_variable_from_value("variables", variables.clone());
     let program = Program::compile(expression.as_str().unwrap()).unwrap();
     program.execute(&context).map_err(|error| format!("{expression}: {error}"))
+}
+
+/// Integers as the API server has them, where nothing is unsigned.
+fn signed(value: Cel) -> Cel {
+    match value {
+        Cel::UInt(number) => Cel::Int(number.try_into().unwrap()),
+        Cel::List(items) => Cel::List(Arc::new(items.iter().cloned().map(signed).collect())),
+        Cel::Map(fields) => {
+            let fields = fields.map.iter().map(|(key, value)| (key.clone(), signed(value.clone())));
+            Cel::Map(Map { map: Arc::new(fields.collect()) })
+        }
+        other => other,
+    }
 }

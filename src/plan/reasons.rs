@@ -138,8 +138,8 @@ reasons! {
     POD_FAILED = "PodFailed", Failure: "A download pod failed before its container ran.", "Look at the pod.";
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded", Failure:
         "The pods of a download Job failed and are gone.", "Look at the Job's Events.";
-    DEADLINE_EXCEEDED = "DeadlineExceeded", Failure: "A download Job took longer than it may.",
-        "Look how fast the download was.";
+    DEADLINE_EXCEEDED = "DeadlineExceeded", Failure: "A download Job took longer than half an hour and a second for each MiB of `modelSize`; it is tried again and goes on where it stopped.",
+        "Check how fast the source is, and whether `modelSize` is right.";
     OOM_KILLED = "OOMKilled", Failure: "The download container used more memory than its limit.",
         "Raise the limit in the ClusterStorageContainer.";
     EVICTED = "Evicted", Failure: "The kubelet evicted the download pod.", "Look what the node was short of.";

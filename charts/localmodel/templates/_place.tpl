@@ -28,6 +28,23 @@
   {{- $container := first $object.spec.template.spec.containers -}}
   {{- $_ := set $container "resources" (mergeOverwrite $container.resources (deepCopy $values.operator.resources)) -}}
 {{- end -}}
+{{- if eq $object.kind "ResourceQuota" -}}
+  {{- $_ := set $object.spec "hard" (mergeOverwrite $object.spec.hard (deepCopy $values.jobs.quota.hard)) -}}
+{{- end -}}
+{{- if eq (printf "%s %s" $object.kind $object.metadata.name) "NetworkPolicy localmodel-jobs" -}}
+  {{- if kindIs "slice" $values.jobs.networkPolicy.clusterRanges -}}
+    {{- range $to := (last $object.spec.egress).to -}}
+      {{- $except := list -}}
+      {{- range $range := $values.jobs.networkPolicy.clusterRanges -}}
+        {{- if eq (contains ":" $range) (contains ":" $to.ipBlock.cidr) -}}
+          {{- $except = append $except $range -}}
+        {{- end -}}
+      {{- end -}}
+      {{- $_ := set $to.ipBlock "except" $except -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $_ := set $object.spec "egress" (concat $object.spec.egress $values.jobs.networkPolicy.egress) -}}
+{{- end -}}
 {{- if eq $object.kind "ConfigMap" -}}
   {{- $_ := set $object.data "localModel" (toPrettyJson $values.localModel) -}}
   {{- if $values.storageInitializer -}}

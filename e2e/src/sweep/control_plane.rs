@@ -24,7 +24,7 @@ use crate::wait::until;
 const TOKEN: &str = "admin";
 
 /// The controllers of Kubernetes that act on what we make. Those of nodes are left out: nodes here never fail.
-const CONTROLLERS: [&str; 8] = [
+const CONTROLLERS: [&str; 9] = [
     "daemonset-controller",
     "garbage-collector-controller",
     "job-controller",
@@ -32,6 +32,7 @@ const CONTROLLERS: [&str; 8] = [
     "persistentvolume-binder-controller",
     "persistentvolume-protection-controller",
     "persistentvolumeclaim-protection-controller",
+    "resourcequota-controller",
     "ttl-after-finished-controller",
 ];
 

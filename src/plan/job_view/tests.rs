@@ -233,3 +233,19 @@ fn why_a_job_has_no_pod_is_what_the_last_event_says_without_the_name_that_no_pod
     assert_eq!(refusal("m-n", &unnamed).unwrap().message, "Error creating: no pods today");
     assert_eq!(refusal("m-n", &events[2..]), None);
 }
+
+#[test]
+fn a_job_that_reached_its_deadline_says_so_whatever_its_stopped_pod_says() {
+    let mut late = job(&condition("Failed"));
+    late["spec"]["activeDeadlineSeconds"] = json!(12_040);
+    late["status"]["conditions"][0]["reason"] = json!("DeadlineExceeded");
+    let said = json!({"reason": "Interrupted", "message": "interrupted by SIGTERM"}).to_string();
+    let stopped = pod(1, &terminated(1, "Error", &said));
+    for pods in [vec![], vec![&stopped]] {
+        let JobPhase::Failed(_, problem) = view(&from(late.clone()), &pods, "workers").unwrap().phase else {
+            panic!("the Job has failed");
+        };
+        assert_eq!(problem.reason, "DeadlineExceeded");
+        assert!(problem.message.starts_with("the download did not end within the 200 min"), "{problem:?}");
+    }
+}

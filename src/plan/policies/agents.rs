@@ -6,7 +6,7 @@ use crate::plan::credentials::Injection;
 use crate::plan::job::{Download, job};
 use crate::plan::names::{self, CacheKey};
 use crate::plan::recipe::Recipe;
-use crate::plan::samples::{OWN_IMAGE, URI, config, entry, entry_of, from, hf_hub};
+use crate::plan::samples::{OWN_IMAGE, URI, at, config, entry, entry_of, from, hf_hub};
 
 const POLICIES: &str = include_str!("../../../deploy/base/agent-policies.yaml");
 const NODE: &str = "kind-worker";
@@ -49,9 +49,86 @@ fn made(node: &str, entry: &ModelEntry, containers: &[ClusterStorageContainer]) 
 }
 
 fn creates(node: &str, job: Value) -> Option<String> {
-    let name = job["metadata"]["name"].as_str().unwrap().to_owned();
-    let asked = Asked { request: by_agent(node, "CREATE", "", &name), object: job, ..Asked::default() };
+    creates_where("", node, job)
+}
+
+/// The same where the operator has written this priority class on the namespace.
+fn creates_where(class: &str, node: &str, job: Value) -> Option<String> {
+    let name = job["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let annotations = json!({names::PRIORITY_CLASS: class});
+    let namespace = match class {
+        "" => json!({"metadata": {"name": "jobs"}}),
+        _ => json!({"metadata": {"name": "jobs", "annotations": annotations}}),
+    };
+    let asked =
+        Asked { request: by_agent(node, "CREATE", "", &name), object: job, namespace, ..Asked::default() };
     refusal(&jobs(), &asked)
+}
+
+#[test]
+fn whatever_name_an_agent_gives_to_a_job_of_its_node_is_let_through() {
+    let long = format!("{}.{}", "n".repeat(63), "m".repeat(63));
+    let caches = [
+        CacheKey::cluster("m"),
+        CacheKey::cluster("m".repeat(63)),
+        CacheKey::namespaced("team".repeat(10), "m".repeat(20)),
+    ];
+    for node in [NODE, "a.b.c", &"n".repeat(43), &"n".repeat(44), &long] {
+        for cache in &caches {
+            let entry = ModelEntry { namespace: cache.namespace.clone(), ..entry_of(&cache.name, URI) };
+            for name in [
+                names::job(cache, node),
+                names::job_aside(cache, node),
+                names::job_unforeseen(cache, node, at(1)),
+            ] {
+                let mut job = made(node, &entry, &[]);
+                job["metadata"]["name"] = json!(name);
+                assert_eq!(creates(node, job), None, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_job_with_the_name_of_another_nodes_job_is_refused() {
+    let other = format!("{}.{}", "o".repeat(63), "m".repeat(63));
+    let long = format!("{}.{}", "n".repeat(63), "m".repeat(63));
+    let cache = CacheKey::of(&entry());
+    for (node, name) in [
+        (NODE, names::job(&cache, "node-b")),
+        (NODE, names::job_aside(&cache, "node-b")),
+        (NODE, names::job_unforeseen(&cache, "node-b", at(1))),
+        (NODE, names::job(&cache, &other)),
+        (NODE, "m".to_owned()),
+        (&long, names::job(&cache, &other)),
+        (&long, names::job(&cache, "node-b")),
+    ] {
+        let mut job = made(node, &entry(), &[]);
+        job["metadata"]["name"] = json!(name);
+        let refused = creates(node, job).unwrap_or_default();
+        assert!(refused.contains("has to end in -"), "{name}: {refused:?}");
+    }
+    let mut job = made(NODE, &entry(), &[]);
+    job["metadata"]["generateName"] = json!("m-node-b-");
+    assert!(creates(NODE, job.clone()).unwrap().contains("has to end in -"));
+    job["metadata"].as_object_mut().unwrap().remove("name");
+    assert!(creates(NODE, job).unwrap().contains("has to end in -"));
+}
+
+#[test]
+fn a_job_has_the_priority_class_of_the_settings_and_no_other() {
+    let with = |class: &str| {
+        let mut job = made(NODE, &entry(), &[]);
+        job["spec"]["template"]["spec"]["priorityClassName"] = json!(class);
+        job
+    };
+    assert_eq!(creates_where("models", NODE, with("models")), None);
+    assert_eq!(creates_where("models", NODE, made(NODE, &entry(), &[])), None);
+    let refused = creates_where("models", NODE, with("system-cluster-critical")).unwrap();
+    assert!(refused.contains("system-cluster-critical is not the one"), "{refused}");
+    assert!(refused.ends_with(", models"), "{refused}");
+    let refused = creates(NODE, with("system-node-critical")).unwrap();
+    assert!(refused.ends_with(", which is none"), "{refused}");
 }
 
 #[test]
@@ -88,6 +165,7 @@ fn a_job_that_is_no_download_of_the_node_is_refused() {
         container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!([container])
     };
+    let holding_up = json!([{"kind": "LocalModelNode", "name": NODE, "blockOwnerDeletion": true}]);
     let token = json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]);
     for (place, field, value, words) in [
         (
@@ -113,6 +191,32 @@ fn a_job_that_is_no_download_of_the_node_is_refused() {
         (pod, "hostNetwork", json!(true), "of its host"),
         (pod, "hostPID", json!(true), "of its host"),
         (pod, "hostIPC", json!(true), "of its host"),
+        ("/metadata", "ownerReferences", holding_up, "does not hold up"),
+        ("/spec/template/metadata", "finalizers", json!(["a/b"]), "no finalizer"),
+        ("/spec", "parallelism", json!(100_000), "has one pod"),
+        ("/spec", "parallelism", json!(0), "has one pod"),
+        ("/spec", "completions", json!(2), "has one pod"),
+        ("/spec", "completionMode", json!("Indexed"), "has one pod"),
+        ("/spec", "backoffLimit", json!(1_000_000), "has one pod"),
+        ("/spec", "backoffLimit", Value::Null, "has one pod"),
+        (pod, "restartPolicy", json!("OnFailure"), "has one pod"),
+        ("/spec", "activeDeadlineSeconds", Value::Null, "has an end"),
+        ("/spec", "activeDeadlineSeconds", json!(2_592_001), "has an end"),
+        ("/spec", "ttlSecondsAfterFinished", Value::Null, "has an end"),
+        (pod, "terminationGracePeriodSeconds", json!(86_400), "has an end"),
+        ("/spec", "suspend", json!(true), "by Kubernetes itself"),
+        ("/spec", "manualSelector", json!(true), "by Kubernetes itself"),
+        ("/spec", "managedBy", json!("example.com/another"), "by Kubernetes itself"),
+        (pod, "priorityClassName", json!("system-cluster-critical"), "which is none"),
+        (pod, "hostAliases", json!([{"ip": "10.0.0.1", "hostnames": ["hub"]}]), "name service"),
+        (pod, "dnsConfig", json!({"nameservers": ["10.0.0.1"]}), "name service"),
+        (pod, "dnsPolicy", json!("None"), "name service"),
+        (pod, "schedulerName", json!("another"), "name service"),
+        (pod, "runtimeClassName", json!("another"), "name service"),
+        (pod, "resourceClaims", json!([{"name": "gpu"}]), "name service"),
+        (pod, "schedulingGates", json!([{"name": "a/b"}]), "name service"),
+        (pod, "serviceAccountName", json!("another"), "the account default"),
+        (pod, "initContainers", container(json!({})), "one container"),
         (
             pod,
             "containers",
