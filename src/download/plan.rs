@@ -42,12 +42,15 @@ pub struct PlannedFile {
     /// Which version of it is wanted, where the source tells versions apart by themselves: an `ETag`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The name of the object that it is, where that is not the source's prefix with the file's name behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl PlannedFile {
     /// A file of which there is one version.
     pub fn new(path: impl Into<String>, size: u64, digest: Digest) -> Self {
-        Self { path: path.into(), size, digest, version: None }
+        Self { path: path.into(), size, digest, version: None, key: None }
     }
 
     /// The entry in the manifest, once it is known that it hashes to this.

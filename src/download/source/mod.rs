@@ -4,7 +4,6 @@
 //! schemes.
 
 mod body;
-mod credentials;
 mod http;
 mod hub;
 mod link;

@@ -95,7 +95,7 @@ fn refused(answer: &Answer, status: u16) -> Error {
         return Error::Passing { what, fault };
     }
     match status {
-        401 | 403 if answer.from_endpoint => Error::StoreRefused { place: what },
+        401 | 403 if answer.from_endpoint => Error::StoreRefused { place: what, why: status.to_string() },
         401 | 403 => Error::Passing { what, fault: Fault::LinkExpired(status) },
         404 | 410 => Error::NoObjects { place: what },
         416 => Error::Changed { place: what },
