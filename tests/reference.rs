@@ -62,7 +62,7 @@ fn fields(page: &mut String, path: &str, schema: &Value) {
 }
 
 fn objects(page: &mut String) {
-    page.push_str("## Objects\n\nGroup `serving.kserve.io`, version `v1alpha1`.\n\n");
+    page.push_str("## Objects\n\nGroup `serving.kserve.io`, version `v1alpha1`. `kubectl get localmodel` lists the objects of all kinds.\n\n");
     for crd in api::crds() {
         let crd = serde_json::to_value(crd).unwrap();
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];

@@ -251,6 +251,7 @@ fn the_caches_status_is_the_documented_one() {
         copies: &[Copy { node: &node, local: Some(&local) }],
         users: &[],
         problems: Vec::new(),
+        lacking: 0,
         stuck: &std::collections::BTreeMap::new(),
         now: Timestamp::UNIX_EPOCH,
     });

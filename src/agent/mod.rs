@@ -34,7 +34,7 @@ use crate::plan::names::is_member;
 use crate::plan::pass::{self, JobPhase, JobView, PROGRESS_EVERY, Problem, Said, View};
 use crate::plan::recipe::Recipe;
 use crate::plan::transfers::Transfers;
-use crate::plan::{self, sizes, takeover};
+use crate::plan::{self, job_view, sizes, takeover};
 use crate::telemetry;
 use crate::telemetry::metrics::AgentMetrics;
 use disk::{Disk, Scan};
@@ -209,6 +209,9 @@ impl Agent {
         let mut jobs: Vec<JobView> = sources.jobs(&self.settings.group);
         let now = Timestamp::now();
         sources::explain(&self.client, &config.job_namespace, &mut jobs, now).await;
+        if let Some(path) = &self.settings.path {
+            job_view::name_disk(&mut jobs, path, &self.settings.group);
+        }
         let look = self.look(&entries, &local.spec.local_models, &jobs, now).await?;
         self.report(&look.scan);
         let before = match &self.said {

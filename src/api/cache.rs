@@ -70,6 +70,7 @@ pub struct StorageSpec {
     kind = "LocalModelCache",
     doc = "A model kept warm on the local disks of the nodes of its groups, for services of every namespace.",
     shortname = "lmc",
+    category = "localmodel",
     status = "CacheStatus",
     derive = "PartialEq",
     validation = Rule::new("self.metadata.name.size() <= 63")
@@ -94,6 +95,7 @@ pub struct LocalModelCacheSpec(pub CacheSpec);
     doc = "A model kept warm on the local disks of the nodes of its groups, for services of its own namespace only.",
     namespaced,
     shortname = "lmnc",
+    category = "localmodel",
     status = "CacheStatus",
     derive = "PartialEq",
     validation = Rule::new("self.metadata.name.size() <= 63")
@@ -139,8 +141,8 @@ pub struct CacheStatus {
     /// The LLMInferenceServices that use this cache.
     #[serde(default, rename = "llmInferenceServices", skip_serializing_if = "Vec::is_empty")]
     pub llm_inference_services: Vec<NamespacedName>,
-    /// Ours. What holds for the cache as a whole; `Ready` is true when there is at least one copy and
-    /// all are available.
+    /// Ours. What holds for the cache as a whole; `Ready` is true when at least one copy is available and no
+    /// node that is ready lacks its copy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Ours. The detail behind nodeStatus.
@@ -240,4 +242,22 @@ pub struct NodeCopy {
     /// How a complete copy was last found damaged. It stays when the copy is mended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_damage: Option<Damage>,
+}
+
+impl NodeCopy {
+    /// A copy of which nothing but its phase is known.
+    pub fn of_phase(phase: NodeStatus) -> Self {
+        Self {
+            phase,
+            bytes_done: None,
+            bytes_total: None,
+            files_done: None,
+            files_total: None,
+            reason: None,
+            message: None,
+            started: None,
+            finished: None,
+            last_damage: None,
+        }
+    }
 }

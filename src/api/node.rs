@@ -19,8 +19,13 @@ use super::cache::StorageSpec;
     kind = "LocalModelNode",
     doc = "The models that one node keeps on its local disk, and how they fare there. It has the node's name.",
     shortname = "lmn",
+    category = "localmodel",
     status = "LocalModelNodeStatus",
     derive = "PartialEq",
+    printcolumn = r#"{"name":"Models","type":"string","jsonPath":".status.summary.models"}"#,
+    printcolumn = r#"{"name":"Free","type":"string","jsonPath":".status.summary.free"}"#,
+    printcolumn = r#"{"name":"Disk","type":"string","jsonPath":".status.summary.disk"}"#,
+    printcolumn = r#"{"name":"Scrubbed","type":"date","jsonPath":".status.summary.lastScrub"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -84,13 +89,32 @@ pub struct LocalModelNodeStatus {
     /// Ours. The node's disks, by node group.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disks: BTreeMap<String, DiskStatus>,
+    /// Ours. The node in a line, for the table of `kubectl get`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<NodeSummary>,
+}
+
+/// A node in a line.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSummary {
+    /// Complete copies of all planned ones, for example `2/3`.
+    pub models: String,
+    /// The space that is left on the disk that has least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<Quantity>,
+    /// `Usable`, or the reasons why disks cannot be used.
+    pub disk: String,
+    /// Since when all bytes on all disks are known to have been right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scrub: Option<Time>,
 }
 
 impl LocalModelNodeStatus {
     /// The status as KServe's own definition keeps it.
     #[must_use]
     pub fn without_ours(self) -> Self {
-        Self { models: BTreeMap::new(), disks: BTreeMap::new(), ..self }
+        Self { models: BTreeMap::new(), disks: BTreeMap::new(), summary: None, ..self }
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
     kind = "LocalModelNodeGroup",
     doc = "A group of nodes that keep models on a local disk, and the volumes that reach that disk.",
     shortname = "lmng",
+    category = "localmodel",
     status = "LocalModelNodeGroupStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Limit","type":"string","jsonPath":".spec.storageLimit"}"#,

@@ -42,6 +42,27 @@ pub fn exact(bytes: i128) -> Quantity {
     Quantity(forms.min_by_key(String::len).unwrap_or_else(|| bytes.to_string()))
 }
 
+/// A short quantity that is no less.
+pub fn at_least(bytes: i128) -> Quantity {
+    short(bytes, |hundredths, rest| hundredths + i128::from(rest > 0))
+}
+
+/// A short quantity that is no more.
+pub fn at_most(bytes: i128) -> Quantity {
+    short(bytes, |hundredths, _| hundredths)
+}
+
+/// The exact quantity where that is short, else hundredths of the largest binary unit, rounded.
+fn short(bytes: i128, round: impl Fn(i128, i128) -> i128) -> Quantity {
+    const SHORT: usize = 6;
+    let exact = exact(bytes);
+    let unit = UNITS.iter().rfind(|(name, unit)| name.ends_with('i') && *unit <= bytes);
+    let Some((suffix, unit)) = unit.filter(|_| exact.0.len() > SHORT) else { return exact };
+    let hundredths = round(bytes * 100 / unit, bytes * 100 % unit);
+    let number = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    Quantity(format!("{}{suffix}", number.trim_end_matches('0').trim_end_matches('.')))
+}
+
 fn parse(text: &str) -> Option<i128> {
     let milli = milli(text)?;
     Some(milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) != 0))
@@ -172,6 +193,23 @@ mod tests {
             ((1 << 30) - 1, "1023.9 MiB"),
         ] {
             assert_eq!(human(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_for_people_are_short_and_rounded_to_the_side_that_promises_less() {
+        for (bytes, used, available) in [
+            (0, "0", "0"),
+            (1023, "1023", "1023"),
+            (10 << 30, "10Gi", "10Gi"),
+            (1_700_000_000_000, "1700G", "1700G"),
+            ((14 << 30) + 1024, "14.01Gi", "14Gi"),
+            (1_700_000_000_000 - (10 << 30), "1.54Ti", "1.53Ti"),
+            (12_345_678, "11.78Mi", "11.77Mi"),
+        ] {
+            assert_eq!((at_least(bytes).0.as_str(), at_most(bytes).0.as_str()), (used, available), "{bytes}");
+            let read = |quantity| super::bytes(&quantity).unwrap();
+            assert!(read(at_least(bytes)) >= bytes && read(at_most(bytes)) <= bytes, "{bytes}");
         }
     }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "ClusterStorageContainer",
     doc = "The container that downloads models from the URIs that it supports.",
+    category = "localmodel",
     no_spec,
     derive = "PartialEq",
     printcolumn = r#"{"name":"Workload","type":"string","jsonPath":".spec.workloadType"}"#,

@@ -115,6 +115,21 @@ fn both_kinds_of_cache_have_the_same_spec_and_status() {
 }
 
 #[test]
+fn every_kind_is_in_the_category_by_which_all_are_listed() {
+    for crd in crds() {
+        let categories = crd.spec.names.categories.unwrap_or_default();
+        assert_eq!(categories, ["localmodel"], "{}", crd.spec.names.kind);
+    }
+}
+
+#[test]
+fn a_node_is_listed_with_its_models_its_space_its_disk_and_its_last_scrub() {
+    let columns = LocalModelNode::crd().spec.versions.remove(0).additional_printer_columns.unwrap();
+    let columns: Vec<String> = columns.into_iter().map(|column| column.name).collect();
+    assert_eq!(columns, ["Models", "Free", "Disk", "Scrubbed", "Age"]);
+}
+
+#[test]
 fn the_definitions_on_disk_are_those_of_the_code() {
     for crd in crds() {
         let name = crd.metadata.name.clone().expect("a definition has a name");

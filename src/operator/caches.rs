@@ -154,6 +154,7 @@ async fn status<C: CacheKind>(
         copies: &places.copies(),
         users,
         problems,
+        lacking: places.lacking,
         stuck: &stuck,
         now: Timestamp::now(),
     });
@@ -176,6 +177,8 @@ async fn status<C: CacheKind>(
 struct Places {
     /// The nodes that keep it, or will.
     nodes: Vec<(Arc<Node>, Option<Arc<LocalModelNode>>)>,
+    /// How many nodes that are ready have no room for it.
+    lacking: usize,
     /// What is told of the nodes that have no room for it (C8).
     short: Vec<Statement>,
 }
@@ -193,20 +196,25 @@ fn places<C: CacheKind>(cache: &C, context: &Context, enabled: bool) -> Places {
     let Some(this) = caches.iter().find(|other| other.key == key) else { return Places::default() };
     let mut nodes = Vec::new();
     let mut waiting = BTreeMap::new();
+    let mut lacking = 0;
     for node in context.stores.nodes.store.state() {
         let name = node.name_any();
         let local = context.stores.local_nodes.store.get(&ObjectRef::new(&name));
         match entries::place(this, &node, &groups, &caches, local.as_deref(), enabled) {
             Place::Planned => nodes.push((node, local)),
-            Place::Waiting(waits) => drop(waiting.insert(name, waits)),
+            Place::Waiting(waits) => {
+                lacking += usize::from(entries::is_ready(&node));
+                waiting.insert(name, waits);
+            }
             Place::Nowhere => {}
         }
     }
     let of_cache = this.spec.node_groups.iter();
     let groups: Vec<_> =
         of_cache.filter_map(|name| groups.iter().copied().find(|group| group.name_any() == *name)).collect();
-    let short = if enabled { capacity::problems(this.spec, &groups, &waiting) } else { Vec::new() };
-    Places { nodes, short }
+    let mut short = if enabled { capacity::problems(this.spec, &groups, &waiting) } else { Vec::new() };
+    short.extend(capacity::too_small(this.spec, this.measured));
+    Places { nodes, lacking, short }
 }
 
 /// By node, a group of the cache's and why its agent does not run there (G8). A cache whose copies are all

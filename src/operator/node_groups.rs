@@ -1,6 +1,5 @@
 //! Node groups: the volumes and the agents of each (G1 to G3), and its status (G5 to G7).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::{apply, controller_config};
 use crate::api::{LocalModelNode, LocalModelNodeGroup};
 use crate::config::agent_image;
 use crate::error::{Doing, Error};
+use crate::plan::agent_pods::Stuck;
 use crate::plan::conditions::Statement;
 use crate::plan::names::{MANAGED_BY, MANAGER};
 use crate::plan::node_group::{self, View};
@@ -75,7 +75,7 @@ async fn reconcile(group: Arc<LocalModelNodeGroup>, context: Arc<Context>) -> Re
         problems.push(Statement::problem("AgentNotApplied", error.to_string()));
     }
     let stuck = context.stores.stuck_agents(&group);
-    status(&group, &context, problems, &stuck.agents).await?;
+    status(&group, &context, problems, &stuck).await?;
     let settles = stuck.settled.and_then(|at| Duration::try_from(at.duration_since(Timestamp::now())).ok());
     // What stands in the way may be somebody else's, whose end no watch of ours tells.
     let again = if blocked { Some(RECHECK) } else { settles };
@@ -124,17 +124,25 @@ async fn status(
     group: &LocalModelNodeGroup,
     context: &Context,
     problems: Vec<Statement>,
-    stuck: &BTreeMap<String, String>,
+    agents: &Stuck,
 ) -> Result<(), Error> {
     if context.plain_groups.get() {
         return Ok(());
     }
     let before = group.status.clone().unwrap_or_default();
-    let nodes = context.stores.local_nodes.store.state();
-    let nodes: Vec<&LocalModelNode> = nodes.iter().map(|node| &**node).collect();
-    let usage = node_group::usage(&group.name_any(), &nodes, &context.stores.wanted().caches());
-    let disks = node_group::disks(&group.name_any(), &nodes);
-    let view = View { group, usage: &usage, disks, problems, stuck, now: Timestamp::now() };
+    let locals = context.stores.local_nodes.store.state();
+    let locals: Vec<&LocalModelNode> = locals.iter().map(|node| &**node).collect();
+    let usage = node_group::usage(&group.name_any(), &locals, &context.stores.wanted().caches());
+    let nodes = context.stores.nodes.store.state();
+    let view = View {
+        group,
+        nodes: &nodes.iter().map(|node| &**node).collect::<Vec<_>>(),
+        usage: &usage,
+        disks: &node_group::disks(&group.name_any(), &locals),
+        problems,
+        agents,
+        now: Timestamp::now(),
+    };
     let wanted = node_group::status(&view);
     let api: Api<LocalModelNodeGroup> = Api::all(context.client.clone());
     match apply::patch_status(&api, group, &before, &wanted).await {

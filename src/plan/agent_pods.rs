@@ -1,7 +1,7 @@
 //! Why an agent cannot run on a node, in the words of who knows: the kubelet, the scheduler, or the node's
 //! taints (G8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, Node, Pod, PodCondition, Taint, Toleration};
@@ -9,6 +9,7 @@ use kube::ResourceExt;
 
 use super::admission::list;
 use super::conditions::Statement;
+use super::job_view;
 use super::names;
 use super::selector;
 use crate::api::LocalModelNodeGroup;
@@ -49,6 +50,8 @@ pub struct View<'a> {
 pub struct Stuck {
     /// Why, by node.
     pub agents: BTreeMap<String, String>,
+    /// The nodes where one has still to start.
+    pub starting: BTreeSet<String>,
     /// When to look again for those that are still in their usual moments.
     pub settled: Option<Timestamp>,
 }
@@ -66,7 +69,8 @@ pub fn stuck(group: &LocalModelNodeGroup, nodes: &[&Node], view: &View) -> Stuck
     let mut stuck = Stuck::default();
     for node in nodes.iter().filter(|node| selector::matches(group.spec.node_selector(), node)) {
         let name = node.name_any();
-        let why = match of_group.iter().find(|pod| node_of(pod) == Some(name.as_str())) {
+        let pod = of_group.iter().find(|pod| node_of(pod) == Some(name.as_str()));
+        let why = match pod {
             Some(pod) => {
                 let settled = settled(pod).filter(|settled| *settled > view.now);
                 stuck.settled = stuck.settled.into_iter().chain(settled).min();
@@ -74,9 +78,19 @@ pub fn stuck(group: &LocalModelNodeGroup, nodes: &[&Node], view: &View) -> Stuck
             }
             None => untolerated(node, view.tolerations),
         };
-        stuck.agents.extend(why.map(|why| (name, why)));
+        match why {
+            Some(why) => drop(stuck.agents.insert(name, why)),
+            None if pod.is_none_or(|pod| !is_ready(pod)) => drop(stuck.starting.insert(name)),
+            None => {}
+        }
     }
     stuck
+}
+
+/// Whether a pod has said that it is ready: what is not yet known to fail does not run for that.
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// From when on it counts that a pod has no node.
@@ -125,10 +139,8 @@ fn problem(pod: &Pod, events: &[&Event]) -> Option<String> {
     if matches!(reason, "" | "ContainerCreating" | "PodInitializing") {
         return told(pod, events);
     }
-    Some(match &waiting.message {
-        Some(message) => format!("{reason}: {message}"),
-        None => reason.to_owned(),
-    })
+    let (reason, message) = job_view::of_image(reason, waiting.message.as_deref().unwrap_or_default());
+    Some(if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") })
 }
 
 /// The newest warning about a pod: of a path that is missing the kubelet speaks in Events only.

@@ -8,13 +8,16 @@ use kube::ResourceExt;
 use super::admission::list;
 use super::conditions::Statement;
 use super::names::CacheKey;
-use crate::api::quantity::{self, InvalidQuantity, exact};
+use crate::api::quantity::{self, InvalidQuantity, at_least, human};
 use crate::api::{CacheSpec, LocalModelNodeGroup};
 
 /// A cache waits for room on a node, or asks for more than a node may ever give (C8, G7).
 pub const INSUFFICIENT_CAPACITY: &str = "InsufficientCapacity";
 /// A cache's `modelSize` is nothing that room can be kept for (G7).
 pub const INVALID_SIZE: &str = "InvalidModelSize";
+
+/// The model is larger than `modelSize` says.
+pub const MODEL_SIZE_TOO_SMALL: &str = "ModelSizeTooSmall";
 
 /// A copy as it takes room: the area that it lies in, and its source. A namespace's area holds bytes of its
 /// own.
@@ -99,15 +102,26 @@ pub fn asked(spec: &CacheSpec) -> Option<i128> {
     quantity::bytes(&spec.model_size).ok().filter(|size| *size > 0).map(|size| size.min(i64::MAX.into()))
 }
 
+/// What is told of a cache whose model is larger than it says. The model is planned with its real size.
+pub fn too_small(spec: &CacheSpec, measured: i128) -> Option<Statement> {
+    let asked = asked(spec).filter(|asked| *asked < measured)?;
+    let message = format!(
+        "modelSize is {}, but the model has {}, with which it is planned: set modelSize to at least {}",
+        human(asked),
+        human(measured),
+        at_least(measured).0
+    );
+    Some(Statement::problem(MODEL_SIZE_TOO_SMALL, message))
+}
+
 /// Why no node of a group can take a cache, as its limit stands (G7).
 pub fn never_fits(spec: &CacheSpec, group: &LocalModelNodeGroup) -> Option<String> {
     let (name, asked) = (group.name_any(), asked(spec)?);
     match allowed(group) {
         Err(error) => Some(format!("storageLimit of LocalModelNodeGroup {name} cannot be read: {error}")),
         Ok(allowed) if asked > allowed => Some(format!(
-            "{} asked, more than the {} that LocalModelNodeGroup {name} allows on a node: raise its storageLimit",
-            exact(asked).0,
-            exact(allowed).0
+            "needs {}, more than the {} that LocalModelNodeGroup {name} allows per node: raise its storageLimit or lower modelSize",
+            spec.model_size.0, group.spec.storage_limit.0
         )),
         Ok(_) => None,
     }
@@ -135,7 +149,7 @@ pub fn problems(
         let nodes: Vec<(&String, &Waiting)> = waiting.iter().filter(|(_, w)| w.group == name).collect();
         match never_fits(spec, group) {
             Some(why) if nodes.is_empty() => Some(why),
-            Some(why) => Some(format!("{why} (used are {})", used(&nodes))),
+            Some(why) => Some(format!("{why} ({})", used(&nodes))),
             None => no_room(&nodes),
         }
     };
@@ -147,15 +161,15 @@ pub fn problems(
 fn no_room(nodes: &[(&String, &Waiting)]) -> Option<String> {
     let (_, Waiting { group, asked, allowed, .. }) = nodes.first()?;
     Some(format!(
-        "{} asked; of the {} that LocalModelNodeGroup {group} allows on a node, used are {}: delete a cache of the group, or raise its storageLimit",
-        exact(*asked).0,
-        exact(allowed.unwrap_or_default()).0,
+        "needs {}; LocalModelNodeGroup {group} allows {} per node ({}): delete a cache of the group or raise its storageLimit",
+        human(*asked),
+        human(allowed.unwrap_or_default()),
         used(nodes)
     ))
 }
 
 fn used(nodes: &[(&String, &Waiting)]) -> String {
-    let used = nodes.iter().map(|(node, waiting)| format!("{} on {node}", exact(waiting.used).0));
+    let used = nodes.iter().map(|(node, waiting)| format!("{} used on {node}", human(waiting.used)));
     list(&used.collect::<Vec<_>>())
 }
 

@@ -10,6 +10,9 @@ use super::names::CacheKey;
 use crate::api::cache::{ModelCopies, NodeCopy, NodeStatus};
 use crate::api::{LocalModelNode, ModelStatus};
 
+/// A node that is to keep a copy is not ready.
+pub const NODE_NOT_READY: &str = "NodeNotReady";
+
 /// One planned copy: the node and what its `LocalModelNode` says, if there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Copy<'a> {
@@ -32,8 +35,7 @@ fn node_copy(key: &str, copy: &Copy) -> NodeCopy {
     let (phase, reason, message) = if is_ready(copy.node) {
         (phase(said), detail.reason, detail.message)
     } else {
-        let message = "the kubelet does not report this node as ready".to_owned();
-        (NodeStatus::NodeNotReady, Some("NodeNotReady".into()), Some(message))
+        (NodeStatus::NodeNotReady, Some(NODE_NOT_READY.into()), Some("node is NotReady".to_owned()))
     };
     NodeCopy {
         phase,
@@ -62,12 +64,16 @@ fn phase(said: Option<&ModelStatus>) -> NodeStatus {
 
 /// How many copies are in which phase.
 pub fn count(nodes: &BTreeMap<String, NodeCopy>) -> ModelCopies {
-    let of = |phase| i32::try_from(nodes.values().filter(|n| n.phase == phase).count()).unwrap_or(i32::MAX);
     ModelCopies {
-        available: of(NodeStatus::NodeDownloaded),
+        available: of_phase(nodes, NodeStatus::NodeDownloaded),
         total: i32::try_from(nodes.len()).unwrap_or(i32::MAX),
-        failed: of(NodeStatus::NodeDownloadError),
+        failed: of_phase(nodes, NodeStatus::NodeDownloadError),
     }
+}
+
+/// How many copies are in this phase.
+pub fn of_phase(nodes: &BTreeMap<String, NodeCopy>, phase: NodeStatus) -> i32 {
+    i32::try_from(nodes.values().filter(|copy| copy.phase == phase).count()).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

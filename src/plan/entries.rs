@@ -12,6 +12,7 @@ use kube::{Resource, ResourceExt};
 use super::capacity::{self, Ledger, Waiting};
 use super::names::{self, CacheKey};
 use super::selector;
+use crate::api::cache::{CacheStatus, NodeStatus};
 use crate::api::node::{LocalModelNodeSpec, LocalModelNodeStatus, ModelEntry};
 use crate::api::source::storage_key;
 use crate::api::{
@@ -31,6 +32,22 @@ pub struct PlannedCache<'a> {
     pub deleting: bool,
     /// Whether anything can download its source; else nothing new of it is planned (C7).
     pub fetchable: bool,
+    /// The bytes of its largest complete copy, which may be more than it asks for; 0 while there is none.
+    pub measured: i128,
+}
+
+impl PlannedCache<'_> {
+    /// The bytes that it takes on each node; `None` when what it asks for cannot be read, or is nothing.
+    pub fn size(&self) -> Option<i128> {
+        capacity::asked(self.spec).map(|asked| asked.max(self.measured))
+    }
+}
+
+/// The bytes of a cache's largest complete copy.
+fn measured(status: Option<&CacheStatus>) -> i128 {
+    let nodes = status.into_iter().flat_map(|status| status.nodes.values());
+    let complete = nodes.filter(|copy| copy.phase == NodeStatus::NodeDownloaded);
+    complete.filter_map(|copy| copy.bytes_total).max().unwrap_or(0).into()
 }
 
 /// What is planned on a node, and what does not fit there.
@@ -50,6 +67,7 @@ impl<'a> From<&'a LocalModelCache> for PlannedCache<'a> {
             created: created(&cache.metadata),
             deleting: cache.metadata.deletion_timestamp.is_some(),
             fetchable: true,
+            measured: measured(cache.status.as_ref()),
         }
     }
 }
@@ -62,6 +80,7 @@ impl<'a> From<&'a LocalModelNamespaceCache> for PlannedCache<'a> {
             created: created(&cache.metadata),
             deleting: cache.metadata.deletion_timestamp.is_some(),
             fetchable: true,
+            measured: measured(cache.status.as_ref()),
         }
     }
 }
@@ -189,7 +208,7 @@ fn wishes<'a>(
             group: (first, limits[first]),
             held: of_both.find(held).map(String::as_str),
             copy,
-            size: capacity::asked(cache.spec),
+            size: cache.size(),
         })
     };
     caches.iter().filter(|cache| !cache.deleting).filter_map(wish).collect()

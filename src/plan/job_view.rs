@@ -6,12 +6,19 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Even
 use kube::ResourceExt;
 
 use super::disk::CopyKey;
-use super::names::{JOB_MODEL, JOB_NAMESPACE, MANAGED_BY, MANAGER, MODELS, NODE_GROUP, RECIPE, label_value};
+use super::names::{
+    INCOMING, JOB_MODEL, JOB_NAMESPACE, MANAGED_BY, MANAGER, MODELS, MOUNT_PATH, NAMESPACES, NODE_GROUP,
+    RECIPE, label_value,
+};
 use super::pass::{JobPhase, JobView, POD_REFUSED, Problem};
 use super::reasons;
 use crate::api::source::storage_key;
 use crate::download::Failure;
 use crate::download::source::text_without_secrets;
+
+const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
+/// How the kubelet begins when it waits before it pulls an image again.
+const BACK_OFF: &str = "Back-off pulling image ";
 
 /// The view of a download Job, of whatever group, ours or KServe's; `None` for any other Job.
 pub fn view(job: &Job, pods: &[&Pod], group: &str) -> Option<JobView> {
@@ -124,14 +131,15 @@ fn waiting(pod: &Pod) -> Option<Problem> {
         let reason =
             waiting.reason.as_deref().filter(|r| !matches!(*r, "ContainerCreating" | "PodInitializing"))?;
         let message = waiting.message.as_deref().unwrap_or("the container cannot start");
-        let of_secret = match message {
-            _ if message.starts_with("secret ") && message.ends_with(" not found") => Some("SecretNotFound"),
-            _ if message.starts_with("couldn't find key ") && message.contains(" in Secret ") => {
-                Some("SecretKeyNotFound")
-            }
-            _ => None,
-        };
-        return Some(told(of_secret.unwrap_or(reason), message));
+        if message.starts_with("secret ") && message.ends_with(" not found") {
+            let namespace = pod.namespace().unwrap_or_default();
+            return Some(told("SecretNotFound", &format!("{message} in namespace {namespace}")));
+        }
+        if message.starts_with("couldn't find key ") && message.contains(" in Secret ") {
+            return Some(told("SecretKeyNotFound", message));
+        }
+        let (reason, message) = of_image(reason, message);
+        return Some(told(reason, message));
     }
     let conditions = pod.status.as_ref()?.conditions.iter().flatten();
     let unscheduled = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
@@ -139,6 +147,41 @@ fn waiting(pod: &Pod) -> Option<Problem> {
         unscheduled.reason.as_deref().unwrap_or("Unschedulable"),
         unscheduled.message.as_deref().unwrap_or("the pod cannot be scheduled"),
     ))
+}
+
+/// The kubelet says by turns that it cannot pull an image and that it waits before it tries again: one cause, in the
+/// words that name it.
+pub fn of_image<'a>(reason: &'a str, message: &'a str) -> (&'a str, &'a str) {
+    if !matches!(reason, "ErrImagePull" | IMAGE_PULL_BACK_OFF) {
+        return (reason, message);
+    }
+    let cause = message.strip_prefix(BACK_OFF).and_then(|rest| rest.split_once("ErrImagePull: "));
+    (IMAGE_PULL_BACK_OFF, cause.map_or(message, |(_, cause)| cause))
+}
+
+/// What is said of a Job's image, where the kubelet names the cause in one moment and not in the next.
+pub fn lasting(problem: &Problem, before: Option<(&str, &str)>) -> Problem {
+    match before {
+        Some((IMAGE_PULL_BACK_OFF, cause))
+            if problem.reason == IMAGE_PULL_BACK_OFF && problem.message.starts_with(BACK_OFF) =>
+        {
+            Problem::new(IMAGE_PULL_BACK_OFF, cause)
+        }
+        _ => problem.clone(),
+    }
+}
+
+/// Names the disk as it is on the node, with its group, in what Jobs say of the folder that they see.
+pub fn name_disk(jobs: &mut [JobView], path: &str, group: &str) {
+    for job in jobs.iter_mut().filter(|job| job.own) {
+        let JobPhase::Failed(_, problem) = &mut job.phase else { continue };
+        if problem.message.contains(MOUNT_PATH) {
+            let area = job.copy.namespace.as_ref().map(|namespace| format!("{NAMESPACES}/{namespace}/"));
+            let folder = format!("{path}/{}{INCOMING}/{}", area.unwrap_or_default(), job.copy.key);
+            let message = problem.message.replace(MOUNT_PATH, &folder);
+            problem.message = format!("{message} (node group {group})");
+        }
+    }
 }
 
 /// Why Kubernetes makes no pod for a Job, as the last Event about it says. Its words name a pod that is another

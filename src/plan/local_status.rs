@@ -1,14 +1,14 @@
 //! A node's status as one of its agents leaves it: the agent's own part new, the rest as it was, and
 //! no key that spec does not have (A9).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pass::{Problem, Said};
 use super::scrub::Summary;
-use crate::api::node::{DiskStatus, LocalModelNodeStatus, ModelEntry};
+use crate::api::node::{DiskStatus, LocalModelNodeStatus, ModelEntry, ModelStatus, NodeSummary};
 use crate::api::quantity;
 
 /// Size and room of a disk, in bytes.
@@ -37,7 +37,27 @@ pub fn status(
         status.models.insert(key.clone(), detail.clone());
     }
     status.disks.insert(group.to_owned(), disk);
-    settle(before, status, group)
+    let mut status = settle(before, status, group);
+    status.summary = Some(summary(&status, spec));
+    status
+}
+
+/// The node in a line. A disk that has not been scrubbed at all has no time, and so has the node.
+fn summary(status: &LocalModelNodeStatus, spec: &[ModelEntry]) -> NodeSummary {
+    let is_complete = |entry: &&ModelEntry| {
+        status.model_status.get(&entry.status_key()) == Some(&ModelStatus::ModelDownloaded)
+    };
+    let complete = spec.iter().filter(is_complete).count();
+    let free = status.disks.values().filter_map(|disk| quantity::bytes(disk.free.as_ref()?).ok()).min();
+    let reasons: BTreeSet<&str> = status.disks.values().filter_map(|disk| disk.reason.as_deref()).collect();
+    let reasons: Vec<&str> = reasons.into_iter().collect();
+    let scrubs: Option<Vec<Time>> = status.disks.values().map(|disk| disk.last_scrub.clone()).collect();
+    NodeSummary {
+        models: format!("{complete}/{}", spec.len()),
+        free: free.map(quantity::at_most),
+        disk: if reasons.is_empty() { "Usable".into() } else { reasons.join(",") },
+        last_scrub: scrubs.and_then(|scrubs| scrubs.into_iter().min()),
+    }
 }
 
 /// Free space alone is no news until it has changed by 5 % (A8).

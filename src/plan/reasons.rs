@@ -74,6 +74,9 @@ reasons! {
     INVALID_MODEL_SIZE = "InvalidModelSize", Cache:
         "`modelSize` is nothing that room can be kept for.",
         "Write there how many bytes the model has, for example `10Gi`.";
+    MODEL_SIZE_TOO_SMALL = "ModelSizeTooSmall", Cache:
+        "The model is larger than `modelSize` says; it is planned with its real size.",
+        "Set `modelSize` to the size that the message names.";
     VOLUMES_FAILED = "VolumesFailed", Cache:
         "The API server refused a volume or claim of the cache.",
         "The message holds its words; it is tried again.";
@@ -93,7 +96,10 @@ reasons! {
         "The agent of a node group does not run on a node; the message holds the kubelet's or scheduler's words.",
         "Do what these words ask for: make the folder, mend the image, free room, or tolerate the taint.";
     PROGRESSING = "Progressing", Cache: "True while copies are still to come by themselves.", "Wait.";
-    DEGRADED = "Degraded", Cache: "True when something does not come right by itself.", "Read the message.";
+    DEGRADED = "Degraded", Cache:
+        "True when something does not come right by itself, also while `Ready` is true. Its reason is a word of these \
+         tables and, except for `NodeNotReady`, a Warning Event.",
+        "Do what the message says.";
     CREDENTIALS_NOT_READY = "CredentialsNotReady", Cache:
         "The credentials that a namespace cache names cannot be given to its download Jobs.",
         "Make or mend the secret or service account that the message names.";
@@ -114,22 +120,34 @@ reasons! {
     STORAGE_LIMIT_EXCEEDED = "StorageLimitExceeded", Group:
         "More is planned on a node than `storageLimit` allows; it stays, and nothing new is planned there.",
         "Delete caches of the group, or raise `storageLimit`.";
+    STORAGE_LIMIT_TOO_LARGE = "StorageLimitTooLarge", Group:
+        "`storageLimit` is more than the disk of a node holds: planned models may not fit on it.",
+        "Lower `storageLimit` to the size of the smallest disk.";
     AGENT_NOT_APPLIED = "AgentNotApplied", Group:
         "The API server refused the group's agents or their volume.",
         "The message holds its words; it is tried again.";
 
-    AVAILABLE = "Available", ReadyCache: "All copies are available.", "Nothing.";
-    SETTLED = "Settled", ReadyCache: "Of condition `Progressing`: no download is under way or due.", "Nothing.";
-    AS_EXPECTED = "AsExpected", ReadyCache: "Of condition `Degraded`: nothing stands in the way.", "Nothing.";
+    AVAILABLE = "Available", ReadyCache:
+        "At least one copy is available, and no node that is ready lacks its copy.", "Nothing.";
+    SETTLED = "Settled", ReadyCache: "Of condition `Progressing`: no downloads in progress or pending.", "Nothing.";
+    BLOCKED = "Blocked", ReadyCache: "Of condition `Progressing`: downloads cannot start.",
+        "Condition `Degraded` gives the cause.";
+    AS_EXPECTED = "AsExpected", ReadyCache: "Of condition `Degraded`: no problems.", "Nothing.";
     DOWNLOADING = "Downloading", ReadyCache: "At least one copy is being downloaded, and none has failed.", "Wait.";
-    DOWNLOAD_PENDING = "DownloadPending", ReadyCache: "Downloads wait to begin.",
-        "Wait; where a message stands behind it, do what it says.";
+    DOWNLOAD_PENDING = "DownloadPending", ReadyCache: "Downloads have not started yet.", "Wait.";
     DISABLED = "Disabled", ReadyCache: "Caching is disabled, and nothing new is planned.",
         "Set `enabled` in section `localModel` of ConfigMap `inferenceservice-config`.";
     NO_NODES = "NoNodes", ReadyCache: "No node matches the node groups.",
-        "Label a node, or mend the node affinity of the group.";
-    NODE_NOT_READY = "NodeNotReady", ReadyCache: "A node that keeps a copy is not ready.", "Look at the node.";
-    AGENTS_APPLIED = "AgentsApplied", ReadyGroup: "Volumes and agents are as wanted.", "Nothing.";
+        "Label a node, or fix the node affinity of the group.";
+    NODE_NOT_READY = "NodeNotReady", ReadyCache:
+        "Copies are on nodes that are not ready. A cache is `Ready` all the same while the others are available, and \
+         `Degraded`.",
+        "Check the node.";
+    AGENTS_APPLIED = "AgentsApplied", ReadyGroup:
+        "Volumes and agents are up to date, and every agent can use its disk.", "Nothing.";
+    AGENTS_STARTING = "AgentsStarting", ReadyGroup:
+        "Agents have not reported their disks yet.",
+        "Wait; condition `AgentNotRunning` says why one does not start.";
 
     DOWNLOAD_FAILED = "DownloadFailed", Failure: "A download failed; the initializer gave no better reason.",
         "The message holds the last line of its log; it is tried again.";
@@ -157,7 +175,7 @@ reasons! {
     UNSCHEDULABLE = "Unschedulable", Copy: "The scheduler finds no place for the download pod.",
         "The message holds its words.";
     SECRET_NOT_FOUND = "SecretNotFound", Copy: "A secret that the download needs does not exist.",
-        "Make the secret in the job namespace.";
+        "Create the secret in the namespace that the message names.";
     SECRET_KEY_NOT_FOUND = "SecretKeyNotFound", Copy: "A secret lacks a key that the download needs.",
         "Put the key that the message names into the secret.";
     SECRET_INVALID = "SecretInvalid", Copy: "A secret holds something that cannot be read.",
@@ -177,10 +195,9 @@ reasons! {
         "The message holds the kubelet's words.";
     CONTAINER_ERROR = "CreateContainerError", Copy: "The download container cannot be made.",
         "The message holds the kubelet's words.";
-    IMAGE_PULL = "ErrImagePull", Copy: "The initializer's image cannot be pulled.",
-        "Mend its name, or name a pull secret in `localModelAgentPod.imagePullSecrets`.";
-    IMAGE_PULL_BACK_OFF = "ImagePullBackOff", Copy: "The initializer's image cannot be pulled; it is tried again.",
-        "Mend its name, or name a pull secret in `localModelAgentPod.imagePullSecrets`.";
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff", Copy:
+        "The initializer's image cannot be pulled; the kubelet tries again.",
+        "Fix its name, or name a pull secret in `localModelAgentPod.imagePullSecrets`.";
     INVALID_IMAGE_NAME = "InvalidImageName", Copy: "The initializer's image has no valid name.", "Mend its name.";
     KSERVES_COPY_DAMAGED = "KServesCopyDamaged", Gate:
         "The copy that KServe made for a namespace's services is not whole any more.",
@@ -231,7 +248,7 @@ reasons! {
     NO_COPY = "NoCopy", Failure: "There is no copy to verify.", "Download it first.";
     INTERRUPTED = "Interrupted", Failure: "The downloader was told to stop.", "It is tried again, from where it was.";
 
-    DOWNLOADED = "Downloaded", Event: "Normal, on a cache: a complete copy is on a node.", "Nothing.";
+    DOWNLOADED = "Downloaded", Event: "Normal, on a cache: a download to a node has ended well.", "Nothing.";
     AGENT_IMAGE_REPLACED = "AgentImageReplaced", Event:
         "Warning, on a node group: `localModelAgentImage` is KServe's agent, which cannot run as ours.",
         "Take the key away, or name an image of localmodel.";
@@ -249,6 +266,26 @@ reasons! {
         "Look at the agent's pod on the node.";
     NO_PROGRESS = "NoProgress", Gate: "The copy on this node has not come nearer for too long.",
         "Look at the cache's status.";
+}
+
+/// What a copy waits for that comes by itself. Every other reason of a copy that waits, also one that a kubelet has
+/// made up, needs somebody to act.
+const PASSING: [Reason; 6] =
+    [COPY_VANISHED, COPY_DAMAGED, JOB_TERMINATING, NOT_WANTED, CREDENTIALS_NOT_COPIED, NODE_NOT_READY];
+
+/// Whether what a copy waits for comes by itself.
+pub fn passes(word: &str) -> bool {
+    PASSING.iter().any(|passing| passing.as_str() == word)
+}
+
+/// A word as the reason of a condition: any initializer may have made it up, and the API server takes no blanks.
+pub fn of_condition<'a>(word: Option<&'a str>, otherwise: &'static str) -> &'a str {
+    let is_word = |word: &&str| {
+        word.len() <= 64
+            && word.starts_with(|c: char| c.is_ascii_alphabetic())
+            && word.bytes().all(|c| c.is_ascii_alphanumeric())
+    };
+    word.filter(is_word).unwrap_or(otherwise)
 }
 
 /// What metrics say for a word that is not in the list: a kubelet, or another initializer, has made it up.

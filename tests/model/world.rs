@@ -93,6 +93,7 @@ impl World {
             created: Some(at(i64::from(cache.born))),
             deleting: cache.deleting,
             fetchable: true,
+            measured: 0,
         };
         caches.iter().map(planned).collect()
     }

@@ -16,7 +16,7 @@ fn spec(uri: &str, groups: &[&str]) -> CacheSpec {
 }
 
 fn planned<'a>(key: &CacheKey, spec: &'a CacheSpec) -> PlannedCache<'a> {
-    PlannedCache { key: key.clone(), spec, created: None, deleting: false, fetchable: true }
+    PlannedCache { key: key.clone(), spec, created: None, deleting: false, fetchable: true, measured: 0 }
 }
 
 fn user(cache: &CacheKey, kind: Kind, name: &str) -> User {
@@ -82,7 +82,7 @@ fn a_cache_that_no_node_of_a_group_can_take_is_warned_of() {
     assert_eq!(
         warned("1G"),
         [
-            "LocalModelCache m waits: 1Gi asked, more than the 1G that LocalModelNodeGroup workers allows on a node: raise its storageLimit"
+            "LocalModelCache m waits: needs 1Gi, more than the 1G that LocalModelNodeGroup workers allows per node: raise its storageLimit or lower modelSize"
         ]
     );
     assert_eq!(

@@ -47,7 +47,8 @@ fn why(
     };
     let mut stuck = stuck(&group_named("g"), &[&node], &view);
     let why = stuck.agents.remove("n");
-    assert_eq!(stuck, Stuck::default());
+    assert_eq!(stuck.starting.contains("n"), why.is_none(), "what has not said that it is ready is starting");
+    assert_eq!((stuck.agents.len(), stuck.settled), (0, None));
     why
 }
 
@@ -72,6 +73,16 @@ fn an_agent_that_runs_or_takes_its_usual_moments_is_not_told_of() {
 }
 
 #[test]
+fn only_a_pod_that_says_so_is_ready() {
+    let starting = |ready: &str| {
+        let pod = pod("n", &json!({"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}));
+        let view = View { pods: &[&pod], events: &[], tolerations: &[], now: at(100) };
+        stuck(&group_named("g"), &[&member("n", &json!([]))], &view).starting.len()
+    };
+    assert_eq!((starting("True"), starting("False"), starting("Unknown")), (0, 1, 1));
+}
+
+#[test]
 fn a_missing_path_is_told_in_the_newest_words_of_the_kubelet() {
     let creating = [pod("n", &waiting("ContainerCreating", None))];
     let events = [event("n-pod", 2, PATH), event("n-pod", 1, "something older")];
@@ -83,6 +94,13 @@ fn an_image_that_cannot_be_pulled_and_a_node_without_room_are_told() {
     let status = waiting("ImagePullBackOff", Some("Back-off pulling image \"x\""));
     let told = why(&[pod("n", &status)], &[], &json!([]), &[]);
     assert_eq!(told.as_deref(), Some("ImagePullBackOff: Back-off pulling image \"x\""));
+    for (reason, message) in [
+        ("ErrImagePull", "x: not found"),
+        ("ImagePullBackOff", "Back-off pulling image \"x\": ErrImagePull: x: not found"),
+    ] {
+        let told = why(&[pod("n", &waiting(reason, Some(message)))], &[], &json!([]), &[]);
+        assert_eq!(told.as_deref(), Some("ImagePullBackOff: x: not found"), "one cause, one text");
+    }
     let status = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
         "reason": "Unschedulable", "message": "0/3 nodes are available: 1 Insufficient cpu."}]});
     let told = why(&[pod("n", &status)], &[], &json!([]), &[]);
@@ -119,7 +137,8 @@ fn a_pod_that_waits_for_a_node_is_told_of_when_its_volumes_have_had_their_time()
         let view = View { pods: &[&pod], events: &[], tolerations: &[], now: at(100) };
         stuck(&group_named("g"), &[&node], &view)
     };
-    assert_eq!(since(91), Stuck { settled: Some(at(101)), ..Stuck::default() });
+    let starting = BTreeSet::from(["n".to_owned()]);
+    assert_eq!(since(91), Stuck { settled: Some(at(101)), starting, ..Stuck::default() });
     assert!(since(90).agents["n"].contains("unbound"), "{:?}", since(90));
     assert_eq!(since(90).settled, None);
 }

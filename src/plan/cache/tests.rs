@@ -36,6 +36,7 @@ fn after(
         copies: &copies,
         users: &[],
         problems: problems.to_vec(),
+        lacking: 0,
         stuck: &BTreeMap::new(),
         now: at(1_700_000_000),
     })
@@ -116,35 +117,52 @@ fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
     let failed = || (node("d"), local("ModelDownloadError", &json!({"message": "no token"})));
     let away = || (not_ready(node("e")), local("ModelDownloaded", &none));
     let missing = [Statement::problem(NODE_GROUP_NOT_FOUND, "LocalModelNodeGroup g does not exist")];
-    let full =
-        || (node("f"), local("ModelDownloadError", &json!({"reason": "DiskFull", "message": "no room"})));
-    let cases: [Case; 12] = [
-        ("all warm", vec![warm()], &[], true, ("True", "Available", "1 of 1 copies are available")),
+    let said = |phase: &str, reason: &str, message: &str| {
+        local(phase, &json!({"reason": reason, "message": message}))
+    };
+    let full = || (node("f"), said("ModelDownloadError", "DiskFull", "no space"));
+    let token = || (node("g"), said("ModelDownloadError", "TokenInvalid", "expired"));
+    let made_up = || (node("g"), said("ModelDownloadError", "no such word!", "why?"));
+    let image = || (node("h"), said("ModelDownloadPending", "ImagePullBackOff", "not found"));
+    let again = || (node("i"), said("ModelDownloadPending", "CopyVanished", "the copy is missing"));
+    let size = [Statement::problem(MODEL_SIZE_TOO_SMALL, "it has 2 GiB")];
+    let cases: [Case; 18] = [
+        ("all warm", vec![warm()], &[], true, ("True", "Available", "1/1 copies available")),
         (
             "all warm but a group is missing",
             vec![warm()],
             &missing,
             true,
-            ("True", "Available", "1 of 1 copies are available"),
+            ("True", "Available", "1/1 copies available"),
         ),
         ("no node", vec![], &[], true, ("False", "NoNodes", "no node matches")),
         ("no node and no group", vec![], &missing, true, ("False", NODE_GROUP_NOT_FOUND, "g does not exist")),
         ("disabled", vec![], &[], false, ("False", "Disabled", "localModel.enabled")),
-        ("disabled but warm", vec![warm()], &[], false, ("True", "Available", "1 of 1")),
+        ("disabled but warm", vec![warm()], &[], false, ("True", "Available", "1/1")),
         (
             "failed before anything else",
-            vec![pending(), failed(), loading()],
+            vec![pending(), failed(), loading(), image()],
             &missing,
             true,
-            ("False", "DownloadFailed", "0 of 3 copies are available; on d: no token"),
+            ("False", "DownloadFailed", "0/4 copies available; 1/4 copies failed; on d: no token"),
         ),
         (
             "a disk that cannot be used",
             vec![warm(), full()],
             &[],
             true,
-            ("False", "DiskFull", "1 of 2 copies are available; on f: no room"),
+            ("False", "DiskFull", "1/2 copies available; 1/2 copies failed; on f: no space"),
         ),
+        ("a wrong token", vec![warm(), token()], &[], true, ("False", "TokenInvalid", "on g: expired")),
+        ("a reason that is no word", vec![made_up()], &[], true, ("False", "DownloadFailed", "on g: why?")),
+        (
+            "a copy that nobody but a person gets going",
+            vec![loading(), image()],
+            &missing,
+            true,
+            ("False", "ImagePullBackOff", "0/2 copies available; 1/2 copies blocked; on h: not found"),
+        ),
+        ("what comes by itself", vec![again()], &[], true, ("False", "DownloadPending", "is missing")),
         (
             "problem before progress",
             vec![pending()],
@@ -152,26 +170,34 @@ fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
             true,
             ("False", NODE_GROUP_NOT_FOUND, "g does not exist"),
         ),
+        ("a size that is too small", vec![loading()], &size, true, ("False", "Downloading", "0/1 copies")),
         (
             "loading before pending",
             vec![pending(), loading(), away()],
             &[],
             true,
-            ("False", "Downloading", "0 of 3 copies are available"),
+            ("False", "Downloading", "0/3 copies available, 1 on a NotReady node"),
         ),
         (
             "pending before not ready",
             vec![warm(), pending(), away()],
             &[],
             true,
-            ("False", "DownloadPending", "1 of 3 copies are available"),
+            ("False", "DownloadPending", "1/3 copies available"),
         ),
         (
-            "not ready",
+            "one node of two is down",
             vec![warm(), away()],
             &[],
             true,
-            ("False", "NodeNotReady", "1 of 2 copies are available; on e: the kubelet"),
+            ("True", "Available", "1/2 copies available, 1 on a NotReady node"),
+        ),
+        (
+            "all nodes are down",
+            vec![away()],
+            &[],
+            true,
+            ("False", "NodeNotReady", "0/1 copies available, 1 on a NotReady node; on e: node is NotReady"),
         ),
     ];
     for (case, nodes, problems, enabled, (status, reason, message)) in cases {
@@ -181,6 +207,24 @@ fn ready_says_the_first_thing_that_a_person_would_want_to_know() {
         assert!(m.contains(message), "{case}: {m}");
         assert_eq!(got.conditions.len(), 3 + problems.len(), "{case}");
     }
+}
+
+#[test]
+fn a_node_that_has_no_room_for_its_copy_keeps_the_cache_from_being_ready() {
+    let (node, local) = (node("a"), local("ModelDownloaded", &json!({})));
+    let got = status(&View {
+        key: &CacheKey::cluster(M),
+        generation: Some(1),
+        before: &CacheStatus::default(),
+        enabled: true,
+        copies: &[Copy { node: &node, local: Some(&local) }],
+        users: &[],
+        problems: vec![Statement::problem(INSUFFICIENT_CAPACITY, "it does not fit on b")],
+        lacking: 1,
+        stuck: &BTreeMap::new(),
+        now: at(0),
+    });
+    assert_eq!(ready(&got), ("False", INSUFFICIENT_CAPACITY, "it does not fit on b"));
 }
 
 #[test]
@@ -196,6 +240,7 @@ fn the_same_look_at_a_later_time_changes_nothing() {
         copies: &copies,
         users: &[],
         problems: Vec::new(),
+        lacking: 0,
         stuck: &BTreeMap::new(),
         now: at(1_800_000_000),
     });
@@ -218,13 +263,108 @@ fn an_event_is_told_for_each_copy_that_ends_and_each_new_problem_and_never_twice
         ]
     );
     assert_eq!(happenings(&error, &error), []);
-    let done = of(&[(node("n"), local("ModelDownloaded", &json!({})))], &[], true);
+    let times = json!({"bytesTotal": 19 << 20, "started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:00:05Z"});
+    let done = of(&[(node("n"), local("ModelDownloaded", &times))], &[], true);
     let told = happenings(&error, &done);
     assert_eq!(told.len(), 1);
     assert_eq!(
         (told[0].warning, told[0].reason.as_str(), told[0].node.as_deref()),
         (false, "Downloaded", Some("n"))
     );
+    assert_eq!(told[0].note, "downloaded to n (19 MiB in 5 s)");
+}
+
+#[test]
+fn downloaded_is_an_event_only_when_a_download_has_ended() {
+    let times = |second: u8| {
+        let finished = format!("2026-01-01T00:00:{second:02}Z");
+        json!({"started": "2026-01-01T00:00:00Z", "finished": finished, "bytesDone": 1, "bytesTotal": 1})
+    };
+    let warm = |detail: &Value| [(node("n"), local("ModelDownloaded", detail))];
+    let count = |before: &CacheStatus, after: &CacheStatus| {
+        happenings(before, after).iter().filter(|told| told.reason == "Downloaded").count()
+    };
+    let first = of(&warm(&times(5)), &[], true);
+    assert_eq!(count(&CacheStatus::default(), &first), 1);
+    let down = after(&first, &[(not_ready(node("n")), local("ModelDownloaded", &times(5)))], &[], true);
+    assert_eq!(count(&first, &down), 0);
+    assert_eq!(count(&down, &after(&down, &warm(&times(5)), &[], true)), 0, "the node has come back");
+    let anew = after(&first, &[(node("n"), local("ModelDownloadPending", &json!({})))], &[], true);
+    assert_eq!(count(&anew, &after(&anew, &warm(&times(5)), &[], true)), 0, "its object was deleted by hand");
+    assert_eq!(count(&anew, &after(&anew, &warm(&json!({})), &[], true)), 0, "and its Job has gone");
+    let found = of(&warm(&json!({"bytesTotal": 1})), &[], true);
+    assert_eq!(count(&CacheStatus::default(), &found), 0, "another cache had it on the disk");
+    let again = after(
+        &first,
+        &[(node("n"), local("ModelDownloading", &json!({"started": "2026-01-01T00:00:06Z"})))],
+        &[],
+        true,
+    );
+    assert_eq!(
+        count(&again, &after(&again, &warm(&times(9)), &[], true)),
+        1,
+        "a damaged copy was downloaded again"
+    );
+    let plain = |phase: &str| of(&[(node("n"), local(phase, &json!({})))], &[], true).without_ours();
+    assert_eq!(count(&plain("ModelDownloading"), &plain("ModelDownloaded")), 1, "KServe's own definition");
+}
+
+#[test]
+fn a_cause_that_does_not_pass_by_itself_is_a_warning_once_and_again_when_it_is_another() {
+    let pending = |reason: &str| {
+        let detail = json!({"reason": reason, "message": "the kubelet's words"});
+        of(&[(node("n"), local("ModelDownloadPending", &detail))], &[], true)
+    };
+    let told = |before: &CacheStatus, after: &CacheStatus| -> Vec<String> {
+        happenings(before, after).into_iter().filter(|told| told.warning).map(|told| told.reason).collect()
+    };
+    let waiting = of(&[(node("n"), local("ModelDownloadPending", &json!({})))], &[], true);
+    for reason in
+        ["ImagePullBackOff", "SecretNotFound", "PodRefused", "Unschedulable", "CrashLoopBackOff", "Disabled"]
+    {
+        assert_eq!(told(&waiting, &pending(reason)), [reason]);
+        assert_eq!(told(&CacheStatus::default(), &pending(reason)), [reason]);
+        assert_eq!(told(&pending(reason), &pending(reason)), [""; 0]);
+    }
+    assert_eq!(told(&pending("SecretNotFound"), &pending("ImagePullBackOff")), ["ImagePullBackOff"]);
+    for passing in ["JobTerminating", "CopyVanished", "CredentialsNotCopied"] {
+        assert_eq!(told(&waiting, &pending(passing)), [""; 0], "{passing}");
+    }
+    let nowhere = of(&[], &[], true);
+    assert_eq!(told(&CacheStatus::default(), &nowhere), ["NoNodes"]);
+    let away = of(&[(not_ready(node("n")), local("ModelDownloaded", &json!({})))], &[], true);
+    assert_eq!(told(&waiting, &away), [""; 0], "Kubernetes has an Event of its own for a node");
+}
+
+#[test]
+fn a_cache_that_is_neither_ready_nor_progressing_is_degraded() {
+    let phases = ["ModelDownloadPending", "ModelDownloading", "ModelDownloaded", "ModelDownloadError", ""];
+    let reasons = ["", "ImagePullBackOff", "JobTerminating", "Disabled", "made up by a kubelet"];
+    let problems = [
+        vec![],
+        vec![Statement::problem(VOLUMES_TERMINATING, "it goes")],
+        vec![Statement::problem(NODE_GROUP_NOT_FOUND, "it is missing")],
+        vec![Statement::problem(MODEL_SIZE_TOO_SMALL, "it is larger")],
+    ];
+    let holds =
+        |status: &CacheStatus, kind| status.conditions.iter().any(|c| c.type_ == kind && c.status == "True");
+    let copies = phases.iter().flat_map(|phase| reasons.iter().map(move |reason| (*phase, *reason)));
+    let copies = copies.map(|(phase, reason)| {
+        let detail = if reason.is_empty() { json!({}) } else { json!({"reason": reason, "message": "why"}) };
+        local(phase, &detail)
+    });
+    let nodes =
+        copies.flat_map(|local| [vec![(node("a"), local.clone())], vec![(not_ready(node("a")), local)]]);
+    for nodes in nodes.chain([vec![]]) {
+        for problems in &problems {
+            for enabled in [true, false] {
+                let status = of(&nodes, problems, enabled);
+                let [ready, progressing, degraded] =
+                    ["Ready", PROGRESSING, DEGRADED].map(|kind| holds(&status, kind));
+                assert!(ready || progressing || degraded, "{status:?}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -296,6 +436,7 @@ fn services_that_use_the_cache_are_listed_and_nothing_stale_is_kept() {
         copies: &[],
         users: &users,
         problems: Vec::new(),
+        lacking: 0,
         stuck: &BTreeMap::new(),
         now: at(0),
     });
@@ -326,7 +467,21 @@ fn progressing_and_degraded_say_whether_anything_comes_by_itself() {
             ("True", "DownloadPending"),
             ("False", "AsExpected"),
         ),
-        ("failed", copy("ModelDownloadError", &error), &[], ("False", "Settled"), ("True", "DownloadFailed")),
+        ("failed", copy("ModelDownloadError", &error), &[], ("False", "Settled"), ("True", "TokenInvalid")),
+        (
+            "blocked",
+            copy("ModelDownloadPending", &json!({"reason": "PodRefused", "message": "a quota"})),
+            &[],
+            ("False", "Blocked"),
+            ("True", "PodRefused"),
+        ),
+        (
+            "on a node that is down",
+            (not_ready(node("n")), local("ModelDownloaded", &json!({}))),
+            &[],
+            ("False", "Settled"),
+            ("True", "NodeNotReady"),
+        ),
         (
             "half",
             copy("ModelDownloaded", &json!({})),

@@ -14,7 +14,7 @@ fn told(size: &str, limit: &str, waiting: &[(&str, i128)]) -> Vec<(&'static str,
 
 #[test]
 fn a_cache_that_waits_is_told_the_nodes_and_the_bytes_asked_used_and_allowed() {
-    let expected = "10Gi asked; of the 100Gi that LocalModelNodeGroup workers allows on a node, used are 95Gi on kind-worker, 98Gi on kind-worker2: delete a cache of the group, or raise its storageLimit";
+    let expected = "needs 10 GiB; LocalModelNodeGroup workers allows 100 GiB per node (95 GiB used on kind-worker, 98 GiB used on kind-worker2): delete a cache of the group or raise its storageLimit";
     let waiting = [("kind-worker", 95 << 30), ("kind-worker2", 98 << 30)];
     assert_eq!(told("10Gi", "100Gi", &waiting), [(INSUFFICIENT_CAPACITY, expected.to_owned())]);
     assert_eq!(told("10Gi", "100Gi", &[]), []);
@@ -25,14 +25,14 @@ fn of_very_many_nodes_ten_are_named() {
     let names: Vec<String> = (10..40).map(|n| format!("n{n}")).collect();
     let nodes: Vec<(&str, i128)> = names.iter().map(|name| (name.as_str(), 95 << 30)).collect();
     let told = told("10Gi", "100Gi", &nodes);
-    assert!(told[0].1.contains("95Gi on n19 and 20 more"), "{told:?}");
+    assert!(told[0].1.contains("95 GiB used on n19 and 20 more"), "{told:?}");
 }
 
 #[test]
 fn a_limit_below_one_caches_size_is_told_with_and_without_a_node() {
-    let words = "10Gi asked, more than the 5Gi that LocalModelNodeGroup workers allows on a node: raise its storageLimit";
+    let words = "needs 10Gi, more than the 5Gi that LocalModelNodeGroup workers allows per node: raise its storageLimit or lower modelSize";
     assert_eq!(told("10Gi", "5Gi", &[]), [(INSUFFICIENT_CAPACITY, words.to_owned())]);
-    let with_node = format!("{words} (used are 0 on n)");
+    let with_node = format!("{words} (0 B used on n)");
     assert_eq!(told("10Gi", "5Gi", &[("n", 0)]), [(INSUFFICIENT_CAPACITY, with_node)]);
 }
 
@@ -100,4 +100,14 @@ fn sums_of_the_largest_sizes_stay_numbers() {
     assert_eq!(huge, i64::MAX.into());
     assert_eq!(allowed(&group_limited("99999999999E")), Ok(i64::MAX.into()));
     assert_eq!(allowed(&group_limited("-1")), Ok(0));
+}
+
+#[test]
+fn a_model_that_is_larger_than_its_size_says_is_told_with_a_size_that_would_do() {
+    let of = |size: &str, measured| {
+        too_small(&cache_sized("m", size, 1).spec, measured).map(|told| (told.kind, told.message))
+    };
+    let words = "modelSize is 1 KiB, but the model has 286 MiB, with which it is planned: set modelSize to at least 286Mi";
+    assert_eq!(of("1Ki", 286 << 20), Some((MODEL_SIZE_TOO_SMALL, words.to_owned())));
+    assert_eq!((of("286Mi", 286 << 20), of("1Ki", 0), of("much", 1)), (None, None, None));
 }

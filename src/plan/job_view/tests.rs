@@ -15,7 +15,7 @@ fn job(status: &Value) -> Value {
 
 fn pod(created: i64, status: &Value) -> Pod {
     from(json!({
-        "metadata": {"name": format!("p{created}"), "creationTimestamp": at(created).to_string(),
+        "metadata": {"name": format!("p{created}"), "namespace": "jobs", "creationTimestamp": at(created).to_string(),
             "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "job-uid"}]},
         "status": status,
     }))
@@ -174,7 +174,7 @@ fn a_pending_job_says_what_somebody_must_do() {
         (waiting_for("PodInitializing", ""), None),
         (
             waiting_for(config, "secret \"hf-secret\" not found"),
-            Some(("SecretNotFound", "secret \"hf-secret\" not found")),
+            Some(("SecretNotFound", "secret \"hf-secret\" not found in namespace jobs")),
         ),
         (
             waiting_for(config, "couldn't find key HF_TOKEN in Secret j/hf-secret"),
@@ -194,6 +194,11 @@ fn a_pending_job_says_what_somebody_must_do() {
         ),
         (waiting_for(config, "configmap \"c\" not found"), Some((config, "configmap \"c\" not found"))),
         (waiting_for("ImagePullBackOff", "no such image"), Some(("ImagePullBackOff", "no such image"))),
+        (waiting_for("ErrImagePull", "x: not found"), Some(("ImagePullBackOff", "x: not found"))),
+        (
+            waiting_for("ImagePullBackOff", "Back-off pulling image \"x\": ErrImagePull: x: not found"),
+            Some(("ImagePullBackOff", "x: not found")),
+        ),
         (unscheduled, Some(("Unschedulable", "0/3 nodes are available: 1 had untolerated taint"))),
     ] {
         let expected = JobPhase::Pending(expected.map(|(reason, message)| Problem::new(reason, message)));
@@ -248,4 +253,42 @@ fn a_job_that_reached_its_deadline_says_so_whatever_its_stopped_pod_says() {
         assert_eq!(problem.reason, "DeadlineExceeded");
         assert!(problem.message.starts_with("the download did not end within the 200 min"), "{problem:?}");
     }
+}
+
+#[test]
+fn the_cause_that_a_kubelet_named_stays_while_it_only_says_that_it_waits() {
+    let problem = |message: &str| Problem::new(IMAGE_PULL_BACK_OFF, message);
+    let waits = problem("Back-off pulling image \"x\"");
+    let kept = |before| lasting(&waits, before).message;
+    assert_eq!(kept(Some((IMAGE_PULL_BACK_OFF, "x: not found"))), "x: not found");
+    assert_eq!(kept(Some(("SecretNotFound", "no secret"))), waits.message);
+    assert_eq!(kept(None), waits.message);
+    let other = problem("y: not found");
+    assert_eq!(lasting(&other, Some((IMAGE_PULL_BACK_OFF, "x: not found"))), other);
+}
+
+#[test]
+fn a_job_speaks_of_the_disk_as_it_is_on_the_node() {
+    let said = r#"{"reason": "DiskError", "message": "cannot write /mnt/models/a: Input/output error"}"#;
+    let ended = json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded",
+        "lastTransitionTime": "1970-01-01T00:01:40Z"}]});
+    let pods = [pod(1, &terminated(1, "Error", said))];
+    let pods: Vec<&Pod> = pods.iter().collect();
+    let told = |namespace: Option<&str>, group: &str| {
+        let mut jobs = [view(&from(job(&ended)), &pods, group).unwrap()];
+        jobs[0].copy.namespace = namespace.map(Into::into);
+        name_disk(&mut jobs, "/nvme", "workers");
+        let JobPhase::Failed(_, problem) = &jobs[0].phase else { panic!("it failed") };
+        problem.message.clone()
+    };
+    let of = |folder: &str| {
+        format!("cannot write /nvme/{folder}incoming/{KEY}/a: Input/output error (node group workers)")
+    };
+    assert_eq!(told(None, "workers"), of(""));
+    assert_eq!(told(Some("team"), "workers"), of("namespaces/team/"));
+    assert_eq!(
+        told(None, "another"),
+        "cannot write /mnt/models/a: Input/output error",
+        "it has another disk"
+    );
 }

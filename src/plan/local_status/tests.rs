@@ -74,10 +74,15 @@ fn a_disk_that_cannot_be_used_says_why_and_then_no_more() {
     let bad = disk(&DiskView { problem: Some(&problem), ..DiskView::default() });
     let bad = status(&LocalModelNodeStatus::default(), &[], "g", &BTreeMap::new(), bad);
     let expected = json!({"disks": {"g": {"reason": "DiskNotWritable",
-        "message": "models/ cannot be written by user id 1000"}}});
+        "message": "models/ cannot be written by user id 1000"}},
+        "summary": {"models": "0/0", "disk": "DiskNotWritable"}});
     assert_eq!(json!(bad), expected);
     let good = status(&bad, &[], "g", &BTreeMap::new(), room(10));
-    assert_eq!(json!(good), json!({"disks": {"g": {"capacity": "1000", "free": "10"}}}));
+    assert_eq!(
+        json!(good),
+        json!({"disks": {"g": {"capacity": "1000", "free": "10"}},
+        "summary": {"models": "0/0", "disk": "Usable", "free": "10"}})
+    );
 }
 
 #[test]
@@ -100,4 +105,31 @@ fn what_was_said_is_read_back_from_the_status() {
         (said["a"].0, said["b"].0, said.len()),
         (ModelStatus::ModelDownloadError, ModelStatus::Unknown, 2)
     );
+}
+
+#[test]
+fn a_node_in_a_line_counts_its_models_and_tells_the_worst_of_its_disks() {
+    let spec = [entry_of("one", "hf://o/one"), entry_of("two", "hf://o/two")];
+    let scrubbed = |checked, free| {
+        let (usage, scrub) =
+            (Some(Usage { capacity: 1 << 40, free }), Summary { checked, ..Summary::default() });
+        disk(&DiskView { usage, scrub, ..DiskView::default() })
+    };
+    let none = LocalModelNodeStatus::default();
+    let downloaded = said_of("one", ModelStatus::ModelDownloaded);
+    let first = status(&none, &spec, "a", &downloaded, scrubbed(Some(at(7)), (83 << 30) + 1));
+    assert_eq!(
+        json!(first.summary),
+        json!({"models": "1/2", "free": "83Gi", "disk": "Usable", "lastScrub": "1970-01-01T00:00:07Z"})
+    );
+    let second = status(&first, &spec, "b", &BTreeMap::new(), scrubbed(Some(at(5)), 1 << 40));
+    assert_eq!(
+        json!(second.summary),
+        json!({"models": "1/2", "free": "83Gi", "disk": "Usable", "lastScrub": "1970-01-01T00:00:05Z"})
+    );
+    let problem = Problem::new("DiskFull", "full");
+    let full = disk(&DiskView { problem: Some(&problem), ..DiskView::default() });
+    let third = status(&second, &spec, "b", &BTreeMap::new(), full);
+    assert_eq!(json!(third.summary), json!({"models": "1/2", "free": "83Gi", "disk": "DiskFull"}));
+    assert_eq!(third.without_ours().summary, None);
 }

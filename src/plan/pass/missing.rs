@@ -14,6 +14,7 @@ use crate::download::ProgressReport;
 use crate::download::source::text_without_secrets;
 use crate::plan::disk::{CopyKey, Folder};
 use crate::plan::recipe::Recipe;
+use crate::plan::{job_view, reasons};
 
 /// The shortest wait before a failed download is tried again (A6); it doubles up to [`LONGEST_WAIT`].
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
@@ -65,7 +66,8 @@ pub(super) fn missing(
             if job.own && is_changed(view, copy, job.recipe.as_ref(), |recipe| recipe.pod.clone()) {
                 outcome.actions.push(Action::DeleteJob(job.name.clone()));
             }
-            (ModelStatus::ModelDownloadPending, with_problem(base, problem))
+            let said = before.and_then(|(_, detail)| detail.reason.as_deref().zip(detail.message.as_deref()));
+            (ModelStatus::ModelDownloadPending, with_problem(base, &job_view::lasting(problem, said)))
         }
         JobPhase::Running => {
             wake(outcome, view.now + PROGRESS_EVERY);
@@ -202,7 +204,10 @@ fn without_job(
     }
     look_again(view, copy, outcome);
     if let Some(Err(problem)) = view.recipes.get(copy) {
-        return (ModelStatus::ModelDownloadError, with_problem(base, problem));
+        let is_passing = reasons::passes(&problem.reason);
+        let phase =
+            if is_passing { ModelStatus::ModelDownloadPending } else { ModelStatus::ModelDownloadError };
+        return (phase, with_problem(base, problem));
     }
     let changed = is_changed(view, copy, view.tried.get(copy), Clone::clone);
     if let Some(before) = before.filter(|before| !changed && has_expired(view, before)) {

@@ -42,6 +42,7 @@ impl Known {
                 created: None,
                 deleting: false,
                 fetchable: true,
+                measured: 0,
             }),
             known: &[],
             groups: &self.groups,

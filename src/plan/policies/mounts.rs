@@ -122,6 +122,7 @@ fn a_pod_that_asks_for_a_model_by_label_is_let_through_with_what_it_gets() {
         created: None,
         deleting: false,
         fetchable: true,
+        measured: 0,
     };
     let facts = Facts {
         namespace: "team",

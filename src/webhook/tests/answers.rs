@@ -218,7 +218,7 @@ async fn a_cache_larger_than_its_groups_limit_is_made_with_a_warning() {
     let response = ask(known, webhooks::CACHES_PATH, &question).await;
     assert_eq!(response["allowed"], json!(true));
     let warning = response["warnings"][0].as_str().unwrap();
-    assert!(warning.starts_with("LocalModelCache new waits: 1Gi asked, more than the 1G"), "{response}");
+    assert!(warning.starts_with("LocalModelCache new waits: needs 1Gi, more than the 1G"), "{response}");
 }
 
 #[tokio::test]
