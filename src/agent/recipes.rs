@@ -106,6 +106,9 @@ impl Agent {
             (None, None, Some(entry)) => (entry, Injection::default()),
             (None, None, None) => return Err(Problem::new("NotWanted", "no cache asks for it any more")),
         };
+        // One copy serves them all: it may be as large as the largest of them says.
+        let model_size = of_copy().filter_map(|entry| entry.model_size).max();
+        let entry = &ModelEntry { model_size, ..entry.clone() };
         let Some(owner) = local.owner_ref(&()) else {
             return Err(Problem::new("NotWanted", "the LocalModelNode is not written yet"));
         };

@@ -1,6 +1,6 @@
 //! `localmodel download`: KServe's storage-initializer contract on the command line (F1).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,8 +8,10 @@ use clap::error::ErrorKind;
 use indicatif::MultiProgress;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::budget::{Allowance, MOST_FILES};
 use super::error::{Error, Failure, Result};
 use super::job::download;
+use super::pairs::{self, Pair};
 use super::settings::Settings;
 use super::source::without_secrets;
 use super::variables::Variables;
@@ -39,6 +41,14 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
     memory_mib: u16,
 
+    /// The most bytes of a source, unpacked archives included [default: no limit]
+    #[arg(long, env = "LOCALMODEL_MAX_BYTES")]
+    max_bytes: Option<u64>,
+
+    /// The most files of a source
+    #[arg(long, env = "LOCALMODEL_MAX_FILES", default_value_t = MOST_FILES)]
+    max_files: usize,
+
     /// Where the reason of a failure is written for Kubernetes, if that file exists
     #[arg(long, env = "TERMINATION_LOG", default_value = "/dev/termination-log", hide = true)]
     termination_log: PathBuf,
@@ -49,10 +59,18 @@ pub struct Args {
 pub async fn run(args: Args, bars: Option<MultiProgress>) -> ExitCode {
     let (pairs, rest) = args.pairs.as_chunks::<2>();
     if let [source] = rest {
-        return usage(source);
+        let source = without_secrets(source);
+        return usage(
+            ErrorKind::WrongNumberOfValues,
+            format!("{source:?} has no folder to go to: sources and folders come in pairs"),
+        );
     }
+    let pairs = match pairs::pairs(pairs) {
+        Ok(pairs) => pairs,
+        Err(why) => return usage(ErrorKind::ArgumentConflict, why),
+    };
     let done = tokio::select! {
-        done = download_all(&args, pairs, bars) => done,
+        done = download_all(&args, &pairs, bars) => done,
         signal = terminated() => Err(Error::Interrupted { signal }),
     };
     match done {
@@ -64,26 +82,26 @@ pub async fn run(args: Args, bars: Option<MultiProgress>) -> ExitCode {
     }
 }
 
-async fn download_all(args: &Args, pairs: &[[String; 2]], bars: Option<MultiProgress>) -> Result<()> {
+async fn download_all(args: &Args, pairs: &[Pair], bars: Option<MultiProgress>) -> Result<()> {
     let settings = Settings {
         streams: args.streams.into(),
         stall: Duration::from_secs(args.stall_seconds),
+        allowance: Allowance { bytes: args.max_bytes.unwrap_or(u64::MAX), files: args.max_files },
         bars,
         ..Settings::from_env(Variables::of_process()?)?
     }
     .with_memory(usize::from(args.memory_mib) << 20);
-    for [source, dest] in pairs {
-        download(&settings, source, Path::new(dest)).await?;
+    for Pair { source, dest, reserved } in pairs {
+        let settings = Settings { reserved: reserved.clone(), ..settings.clone() };
+        download(&settings, source, dest).await?;
     }
     Ok(())
 }
 
-fn usage(source: &str) -> ExitCode {
+fn usage(kind: ErrorKind, message: String) -> ExitCode {
     let command = <Args as clap::Args>::augment_args(clap::Command::new("localmodel download"));
-    let source = without_secrets(source);
-    let message = format!("{source:?} has no folder to go to: sources and folders come in pairs");
     // Where standard error is closed there is nobody to tell.
-    let _ = command.clone().error(ErrorKind::WrongNumberOfValues, message).print();
+    let _ = command.clone().error(kind, message).print();
     ExitCode::from(2)
 }
 

@@ -62,23 +62,43 @@ pub enum Error {
     #[error("{place} does not exist, or holds nothing: check its name")]
     NoObjects { place: String },
     #[error(
-        "{place} refuses access ({why}): check the credentials (in a cluster: the secret or service account that \
-         the cache or the ClusterStorageContainer names)"
+        "{place} refuses access: check the credentials (in a cluster: the secret or service account that the \
+         cache or the ClusterStorageContainer names)"
     )]
-    StoreRefused { place: String, why: String },
-    #[error(
-        "there are no credentials for {place}: {why}; give some (in a cluster: by the secret or service account that \
-         the cache or the ClusterStorageContainer names), or set awsAnonymousCredential=true for a public bucket of S3"
-    )]
-    NoCredentials { place: String, why: String },
+    StoreRefused { place: String },
     #[error("{place} changed while it was downloaded")]
     Changed { place: String },
     #[error("{source_uri} holds no file to download: {why}")]
     NothingSelected { source_uri: String, why: String },
+    #[error(
+        "{source_uri} has more than the {most} bytes that this download may take: raise modelSize of the cache \
+         (outside a cluster --max-bytes), or choose fewer files"
+    )]
+    TooLarge { source_uri: String, most: u64 },
+    #[error(
+        "{source_uri} has more than the {most} files that this download may take: choose fewer by \
+         STORAGE_ALLOW_PATTERNS, or raise LOCALMODEL_MAX_FILES"
+    )]
+    TooManyFiles { source_uri: String, most: usize },
+    #[error(
+        "the name {name:?} from the source has {bytes} bytes and {deep} parts: at most 1024 bytes and 64 parts \
+         are taken"
+    )]
+    PathTooDeep { name: String, bytes: usize, deep: usize },
     #[error("{path:?} is corrupt: its bytes have {found}, the source says {expected}")]
     ChecksumMismatch { path: String, expected: String, found: String },
+    #[error("the archive {name:?} cannot be unpacked: {why}")]
+    Archive { name: String, why: String },
+    #[error(
+        "the archive {name:?} is refused: it becomes more than {ratio} times as large when it is unpacked"
+    )]
+    Bomb { name: String, ratio: u64 },
     #[error("the name {name:?} from the source is refused: {why}")]
     UnsafeName { name: String, why: &'static str },
+    #[error(
+        "{path:?} of {source_uri} would be put into a folder of another source: name another folder for one of them"
+    )]
+    Reserved { source_uri: String, path: String },
     #[error("{} cannot be used: a symlink, a file or a folder stands in its way; remove that", .0.display())]
     InTheWay(PathBuf),
     #[error("no room in {}: {needed} bytes are needed and {free} are free", .dest.display())]
@@ -161,6 +181,9 @@ pub enum Reason {
     RateLimited,
     CertificateNotTrusted,
     NothingSelected,
+    TooLarge,
+    TooManyFiles,
+    PathTooDeep,
     ChecksumMismatch,
     UnsafeFileName,
     DiskFull,
@@ -169,6 +192,9 @@ pub enum Reason {
     NoCopy,
     Interrupted,
 }
+
+/// The reasons of a download that has passed one of its limits.
+pub const OVER_BUDGET: [Reason; 3] = [Reason::TooLarge, Reason::TooManyFiles, Reason::PathTooDeep];
 
 impl Error {
     /// The kind of failure.
@@ -183,10 +209,8 @@ impl Error {
             Self::Gated { .. } => Reason::RepositoryGated,
             Self::TokenMissing { .. } => Reason::TokenMissing,
             Self::TokenInvalid { .. } => Reason::TokenInvalid,
-            Self::Forbidden { .. } | Self::StoreRefused { .. } | Self::NoCredentials { .. } => {
-                Reason::AccessDenied
-            }
-            Self::Refused { .. } | Self::BadAnswer { .. } => Reason::SourceRefused,
+            Self::Forbidden { .. } | Self::StoreRefused { .. } => Reason::AccessDenied,
+            Self::Refused { .. } | Self::BadAnswer { .. } | Self::Archive { .. } => Reason::SourceRefused,
             Self::Certificate { .. } => Reason::CertificateNotTrusted,
             Self::Passing { fault: Fault::RateLimited { .. }, .. } => Reason::RateLimited,
             Self::Passing { .. } => Reason::SourceUnavailable,
@@ -194,8 +218,11 @@ impl Error {
             Self::NoObjects { .. } => Reason::NotFound,
             Self::Changed { .. } => Reason::SourceChanged,
             Self::NothingSelected { .. } => Reason::NothingSelected,
+            Self::TooLarge { .. } | Self::Bomb { .. } => Reason::TooLarge,
+            Self::TooManyFiles { .. } => Reason::TooManyFiles,
+            Self::PathTooDeep { .. } => Reason::PathTooDeep,
             Self::ChecksumMismatch { .. } => Reason::ChecksumMismatch,
-            Self::UnsafeName { .. } | Self::InTheWay(_) => Reason::UnsafeFileName,
+            Self::UnsafeName { .. } | Self::Reserved { .. } | Self::InTheWay(_) => Reason::UnsafeFileName,
             Self::NoRoom { .. } | Self::DiskFull(_) => Reason::DiskFull,
             Self::Disk { .. } => Reason::DiskError,
             Self::ManifestDamaged { .. } | Self::TooLong { .. } => Reason::ManifestDamaged,
@@ -207,6 +234,12 @@ impl Error {
     /// Whether the pinned commit, a file of it, or a listed object does not exist any more.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Self::RevisionNotFound { .. } | Self::FileNotFound { .. } | Self::Changed { .. })
+    }
+
+    /// Whether the source brings more than the download may take: what came of it is erased, since no later run
+    /// can use it.
+    pub(crate) fn is_over_budget(&self) -> bool {
+        OVER_BUDGET.contains(&self.reason())
     }
 
     /// An error of the disk; one that means "full" says so.

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::archive::{is_archive, unpack};
+use super::archive::{kind_of, unpack, why_not};
+use super::budget::Budget;
 use super::digest::Digest;
 use super::engine::check::check;
 use super::engine::{Threads, Transfer};
 use super::error::{Error, Result};
 use super::learned::{Known, Learned};
 use super::lent;
-use super::manifest::{Damage, MOST_BYTES, Manifest, ManifestFile, total};
+use super::manifest::{Damage, Manifest, ManifestFile, total};
 use super::plan::{self, Plan, PlannedFile, Start};
 use super::progress::{Progress, ProgressReport, rate, report_beginning};
 use super::settings::Settings;
@@ -53,7 +54,7 @@ pub async fn download(settings: &Settings, uri: &str, dest: &Path) -> Result<()>
         never = report_beginning(&job.store, job.source.pause()) => match never {},
     };
     let gone = plan.0.revision.clone();
-    match job.fetch(plan).await {
+    match job.fetch_or_erase(plan).await {
         // A force-push took the commit away: all that differs is fetched anew, at what the branch is now.
         Err(error) if error.is_gone() && location.commit().is_none() => {
             let commit = job.source.commit().await?;
@@ -61,8 +62,9 @@ pub async fn download(settings: &Settings, uri: &str, dest: &Path) -> Result<()>
                 return Err(error);
             }
             job.tell_gone(&error);
+            job.source.ask_once();
             let earlier = plan::earlier_files(job.manifest.as_ref(), Plan::read(&job.store)?.as_ref());
-            job.fetch((job.ask(commit, earlier).await?, None)).await
+            job.fetch_or_erase((job.ask(commit, earlier).await?, None)).await
         }
         done => done,
     }
@@ -142,12 +144,11 @@ impl Job<'_> {
     /// Plans the selected files (of a commit) and records the plan.
     async fn ask(&self, commit: Option<String>, mut earlier: Vec<String>) -> Result<Plan> {
         let selection = &self.settings.selection;
-        let all = self.source.files(commit.as_deref()).await?;
-        let count = all.len();
+        let listing = self.source.files(commit.as_deref(), self.settings, &self.told).await?;
+        let count = listing.count();
         let record = Plan::read(&self.store)?;
         let known = Known::new(self.uri, self.manifest.as_ref(), record.as_ref());
-        let wanted = all.into_iter().filter(|file| selection.wants(&file.path));
-        let files: Vec<_> = wanted.map(|file| known.told(file)).collect();
+        let files: Vec<_> = listing.into_files().into_iter().map(|file| known.told(file)).collect();
         if files.is_empty() {
             let why = match count {
                 0 => "it is empty".to_owned(),
@@ -155,9 +156,20 @@ impl Job<'_> {
             };
             return Err(Error::NothingSelected { source_uri: self.told.clone(), why });
         }
-        if let Some(file) = files.iter().find(|file| file.size > MOST_BYTES) {
-            let why = format!("its file {:?} has {} bytes, it says", file.path, file.size);
-            return Err(Error::BadAnswer { what: self.told.clone(), why });
+        if let [one] = files.as_slice()
+            && self.source.unpacks()
+            && let Some(why) = why_not(&one.path)
+        {
+            return Err(Error::Archive { name: one.path.clone(), why });
+        }
+        let is_reserved = |file: &&PlannedFile| {
+            let below = |folder: &String| {
+                file.path.strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            };
+            self.settings.reserved.iter().any(|folder| file.path == *folder || below(folder))
+        };
+        if let Some(file) = files.iter().find(is_reserved) {
+            return Err(Error::Reserved { source_uri: self.told.clone(), path: file.path.clone() });
         }
         let lent = lent::read(&self.store)?;
         self.prove(commit.as_deref(), &files, &lent).await?;
@@ -199,6 +211,31 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// The same as [`Self::fetch`]; what came of a source that brings too much does not stay.
+    async fn fetch_or_erase(&self, plan: (Plan, Option<Vec<Damage>>)) -> Result<()> {
+        let error = match self.fetch(plan).await {
+            Err(error) if error.is_over_budget() => error,
+            done => return done,
+        };
+        if let Err(error) = self.erase() {
+            tracing::warn!(%error, "what came of it cannot be erased");
+        }
+        Err(error)
+    }
+
+    /// Erases what runs for the recorded plan have written.
+    fn erase(&self) -> Result<()> {
+        if Manifest::read_in(&self.store)?.is_some() {
+            return Ok(()); // a copy that was whole before
+        }
+        for path in Plan::read(&self.store)?.iter().flat_map(Plan::names) {
+            self.store.erase(path)?;
+        }
+        self.store.remove_left_over(&[])?;
+        self.store.remove(ProgressReport::PATH)?;
+        Plan::forget(&self.store)
+    }
+
     /// Fetches what the folder lacks, removes what is stale, and writes the manifest.
     async fn fetch(&self, (plan, damage): (Plan, Option<Vec<Damage>>)) -> Result<()> {
         tracing::info!(
@@ -208,6 +245,12 @@ impl Job<'_> {
             bytes = plan.bytes(),
             "resolved"
         );
+        // Also for a plan that an earlier run has recorded, when more was allowed.
+        let mut budget = Budget::new(self.settings.allowance, &self.told);
+        for file in &plan.files {
+            budget.add_file(&file.path, file.version.as_deref())?;
+            budget.add_bytes(file.size)?;
+        }
         let (mut files, wanted) = match damage {
             Some(damage) => split(&plan, &damage),
             None => check(&self.store, self.settings.streams, plan.files.clone()).await?,
@@ -246,11 +289,14 @@ impl Job<'_> {
             self.store.remove(path)?;
         }
         let unpacked = match files.as_slice() {
-            [one] if self.source.unpacks() && is_archive(&one.path) => Some(one.path.clone()),
+            [one] if self.source.unpacks() && kind_of(&one.path).is_some() => Some(one.path.clone()),
             _ => None,
         };
         if let Some(archive) = &unpacked {
-            files = self.unpack(&transfer, archive).await?;
+            // The archive is on the disk beside what comes out of it.
+            let mut budget = Budget::new(self.settings.allowance, &self.told);
+            budget.add_bytes(total(files.iter().map(|file| file.size)))?;
+            files = self.unpack(&transfer, archive, budget).await?;
         }
         files.sort();
         self.finish(plan, files, unpacked.is_some())?;
@@ -259,10 +305,10 @@ impl Job<'_> {
         Ok(())
     }
 
-    async fn unpack(&self, transfer: &Transfer, archive: &str) -> Result<Vec<ManifestFile>> {
+    async fn unpack(&self, transfer: &Transfer, archive: &str, budget: Budget) -> Result<Vec<ManifestFile>> {
         tracing::info!(archive, "unpacking");
         let (store, archive) = (Arc::clone(&self.store), archive.to_owned());
-        let files = transfer.threads.run(move || unpack(&store, &archive)).await?;
+        let files = transfer.threads.run(move || unpack(&store, &archive, budget)).await?;
         transfer.sync(files.iter().map(|file| file.path.clone()).collect()).await?;
         Ok(files)
     }

@@ -5,6 +5,7 @@
 //! [`source`] asks hubs and stores, [`store`] owns the folder, [`retry`] the patience.
 
 mod archive;
+pub mod budget;
 mod cli;
 pub mod digest;
 pub mod engine;
@@ -13,6 +14,7 @@ mod job;
 pub mod learned;
 pub mod lent;
 pub mod manifest;
+mod pairs;
 pub mod plan;
 pub mod progress;
 pub mod retry;

@@ -6,6 +6,7 @@ use indicatif::MultiProgress;
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
+use super::budget::Allowance;
 use super::engine::buffers::ALIGNMENT;
 use super::error::{Error, Result};
 use super::retry::Policy;
@@ -43,6 +44,10 @@ pub struct Settings {
     pub small: u64,
     /// A connection that sends no byte for so long is given up.
     pub stall: Duration,
+    /// Paths in the folder that are kept free, since they are folders of other sources.
+    pub reserved: Vec<String>,
+    /// The most that the source may bring.
+    pub allowance: Allowance,
     /// How often a fault is answered by another attempt.
     pub retry: Policy,
     /// The time between two lines about the progress.
@@ -119,6 +124,8 @@ impl Settings {
             buffers: 12,
             small: 128 << 10,
             stall: Duration::from_secs(30),
+            reserved: Vec::new(),
+            allowance: Allowance::default(),
             retry: Policy::default(),
             progress_every: Duration::from_secs(10),
             bars: None,

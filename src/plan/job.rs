@@ -189,6 +189,10 @@ fn container(download: &Download, key: &str) -> Value {
     if let Some(bundle) = bundle {
         tell_of_authorities(bundle, &mut container);
     }
+    if let Some(size) = download.entry.model_size.filter(|_| container["image"] == json!(download.own_image))
+    {
+        control(&mut container, &[(job_limits::MOST_BYTES, job_limits::most_bytes(size).to_string())]);
+    }
     if container["terminationMessagePolicy"].is_null() {
         container["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     }
@@ -215,6 +219,16 @@ fn inject(credentials: &Injection, container: &mut Value) {
     let theirs = container["env"].as_array().cloned().unwrap_or_default();
     let kept = theirs.into_iter().filter(|variable| !is_replaced(variable));
     container["env"] = kept.chain(credentials.env()).collect();
+}
+
+/// Sets variables of our own downloader, last and in place of all others of their names: nothing that a cache, its
+/// credentials or a storage container brings overrides them.
+fn control(container: &mut Value, controls: &[(&str, String)]) {
+    let is_control = |variable: &Value| controls.iter().any(|(name, _)| variable["name"] == *name);
+    let mut variables = container["env"].as_array().cloned().unwrap_or_default();
+    variables.retain(|variable| !is_control(variable));
+    variables.extend(controls.iter().map(|(name, value)| json!({"name": name, "value": value})));
+    container["env"] = json!(variables);
 }
 
 /// Says where the cluster's own certificate authorities are, in the variables that KServe's initializer reads;

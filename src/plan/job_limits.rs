@@ -14,6 +14,16 @@ pub const LONGEST_SECONDS: u64 = 30 * 24 * 3600;
 /// What a Job may take of whose model no size is known: a day.
 const UNKNOWN_SECONDS: u64 = 24 * 3600;
 
+/// The variable by which our downloader learns how many bytes it may take.
+pub const MOST_BYTES: &str = "LOCALMODEL_MAX_BYTES";
+/// Bytes that any model may have beyond its size: what is beside the weights counts little in those of small ones.
+const BASE_BYTES: u64 = 16 << 20;
+
+/// The most bytes that a download may take: a tenth more than the model has by its cache, and 16 MiB.
+pub fn most_bytes(model_size: u64) -> u64 {
+    model_size.saturating_add(model_size / 10).saturating_add(BASE_BYTES)
+}
+
 /// The seconds after which Kubernetes ends a Job: half an hour, and one for each MiB that the model has.
 pub fn deadline(model_size: Option<u64>) -> u64 {
     let by_size = |size: u64| BASE_SECONDS.saturating_add(size.div_ceil(SLOWEST)).min(LONGEST_SECONDS);
@@ -49,6 +59,13 @@ pub fn complete(container: &mut Value, defaults: &JobResources) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_download_may_take_a_tenth_more_than_its_cache_says() {
+        for (size, expected) in [(0, 16 << 20), (10 << 30, 11_827_937_280), (u64::MAX, u64::MAX)] {
+            assert_eq!(most_bytes(size), expected);
+        }
+    }
 
     #[test]
     fn a_jobs_time_grows_with_its_model_and_has_an_end_whatever_size_is_said() {

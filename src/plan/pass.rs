@@ -18,7 +18,7 @@ use super::takeover;
 use crate::api::node::ModelDetail;
 use crate::api::{ModelEntry, ModelStatus};
 use crate::download::ProgressReport;
-use missing::missing;
+use missing::{is_over_budget, missing};
 
 /// A disk, or a part of it, cannot be written (A2).
 pub const DISK_NOT_WRITABLE: &str = "DiskNotWritable";
@@ -218,8 +218,15 @@ fn erase(view: &View, wanted: &BTreeSet<CopyKey>, outcome: &mut Outcome) {
     let is_own = |copy: &CopyKey| view.entries.iter().any(|entry| CopyKey::of(entry) == *copy);
     let lent = view.disk.lent.iter().filter(|copy| is_own(copy) && !is_about_to(copy));
     let lent: BTreeSet<CopyKey> = lent.cloned().collect();
+    let has_passed_limits = |copy: &CopyKey| {
+        view.jobs
+            .iter()
+            .filter(|job| job.copy == *copy)
+            .any(|job| matches!(&job.phase, JobPhase::Failed(_, problem) if is_over_budget(&problem.reason)))
+    };
     for copy in view.disk.incoming.keys() {
-        let is_left = !wanted.contains(copy) || is_warm(copy) || lent.contains(copy);
+        let is_left =
+            !wanted.contains(copy) || is_warm(copy) || lent.contains(copy) || has_passed_limits(copy);
         if is_left && !is_written(copy) {
             outcome.actions.push(Action::EraseIncoming(copy.clone()));
         }

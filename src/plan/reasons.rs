@@ -236,6 +236,12 @@ reasons! {
         "Name your certificate authority: `storageInitializer.caBundleConfigMapName` in ConfigMap `inferenceservice-config`, or `SSL_CERT_FILE`.";
     NOTHING_SELECTED = "NothingSelected", Failure: "The source has no file that is to be downloaded.",
         "Mend the allow and ignore patterns.";
+    TOO_LARGE = "TooLarge", Failure: "The source, or what an archive unpacks to, has more bytes than the cache may take; what came of it is erased.",
+        "Make a cache with a larger `modelSize`, or choose fewer files by `STORAGE_ALLOW_PATTERNS`.";
+    TOO_MANY_FILES = "TooManyFiles", Failure: "The source has more files than a download may take; what came of it is erased.",
+        "Choose fewer by `STORAGE_ALLOW_PATTERNS`, or set `LOCALMODEL_MAX_FILES` in the ClusterStorageContainer.";
+    PATH_TOO_DEEP = "PathTooDeep", Failure: "A name in the source is too long or too deep; what came of it is erased.",
+        "Use shorter names, or leave those files out by `STORAGE_IGNORE_PATTERNS`.";
     CHECKSUM_MISMATCH = "ChecksumMismatch", Failure: "A file's bytes are not what the source says, twice.",
         "Look for a proxy or a mirror that changes them.";
     UNSAFE_FILE_NAME = "UnsafeFileName", Failure: "A file of the source would be written outside its folder.",

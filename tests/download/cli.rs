@@ -79,3 +79,69 @@ async fn a_failure_is_one_line_for_people_and_one_for_kubernetes() {
         assert!(!log.exists(), "the log is the kubelet's to make");
     }
 }
+
+#[tokio::test]
+async fn two_sources_for_one_folder_are_refused_before_a_request() {
+    let world = World::llama().await;
+    let dest = world.dest();
+    let slash = format!("{}/", dest.display());
+    for second in [dest.to_str().unwrap(), &slash] {
+        let output =
+            command(&world.hub).arg(SOURCE).arg(&dest).args(["hf://acme/other", second]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let text = stderr(&output);
+        assert!(
+            text.contains(SOURCE) && text.contains("hf://acme/other") && text.contains("another folder"),
+            "{text}"
+        );
+    }
+    assert_eq!(world.hub.requests(), []);
+    assert!(!dest.exists());
+}
+
+#[tokio::test]
+async fn a_source_that_reaches_into_the_folder_of_another_is_refused_and_one_that_does_not_is_taken() {
+    let world = World::llama().await;
+    world.hub.add(Model::new("acme/base").file("lora/a.json", "base").file("b.txt", "b"));
+    world.hub.add(Model::new("acme/lora").file("a.json", "lora"));
+    let dest = world.dest();
+    let both = |folder: &str| {
+        let mut command = command(&world.hub);
+        command.args(["hf://acme/base".as_ref(), dest.as_os_str(), "hf://acme/lora".as_ref()]);
+        command.arg(dest.join(folder)).output().unwrap()
+    };
+    let output = both("lora");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("\"lora/a.json\" of hf://acme/base"), "{}", stderr(&output));
+    assert!(!dest.join("lora/a.json").exists());
+    assert!(both("adapter").status.success());
+    assert_eq!(fs::read(dest.join("lora/a.json")).unwrap(), b"base");
+    assert_eq!(fs::read(dest.join("adapter/a.json")).unwrap(), b"lora");
+}
+
+#[tokio::test]
+async fn limits_are_given_by_flags_or_variables() {
+    let world = World::llama().await;
+    let log = world.dir.path().join("termination-log");
+    for (name, value, reason) in
+        [("LOCALMODEL_MAX_BYTES", "300000", "TooLarge"), ("LOCALMODEL_MAX_FILES", "2", "TooManyFiles")]
+    {
+        let flag = format!("--{}", name.trim_start_matches("LOCALMODEL_").to_lowercase().replace('_', "-"));
+        for by_flag in [true, false] {
+            fs::write(&log, "").unwrap();
+            let mut command = command(&world.hub);
+            command.arg("--termination-log").arg(&log).arg(SOURCE).arg(world.dest());
+            if by_flag {
+                command.args([flag.as_str(), value])
+            } else {
+                command.env(name, value)
+            };
+            let output = command.output().unwrap();
+            assert_eq!(output.status.code(), Some(1));
+            let failure: Failure = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+            assert_eq!(failure.reason, reason, "{}", failure.message);
+            assert!(failure.message.contains(value), "{}", failure.message);
+        }
+    }
+    assert!(world.hub.requests_of("/resolve/").is_empty());
+}

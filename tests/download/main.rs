@@ -1,6 +1,7 @@
 //! The downloader against the mock hub: whole runs, what they ask for and what they leave on the disk.
 #![allow(clippy::unwrap_used, reason = "clippy sees tests only inside their functions")]
 
+mod budget;
 mod cli;
 mod copies;
 mod faults;
@@ -8,8 +9,10 @@ mod lent;
 mod others;
 mod refusals;
 mod resume;
+mod server;
 mod tls;
 mod verify;
+mod web;
 
 use std::collections::BTreeMap;
 use std::fs;

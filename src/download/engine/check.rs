@@ -44,7 +44,7 @@ async fn check_file(store: &Arc<Store>, file: PlannedFile) -> Result<(PlannedFil
 fn existing(store: &Store, file: &PlannedFile, alive: &Weak<()>) -> Result<Option<String>> {
     let path = store.path().join(&file.path);
     let found = store.stat(&file.path).map_err(|error| Error::disk("look at", &path, error))?;
-    if found != Found::File(file.size) || !file.can_be_told() {
+    if found != Found::File(file.size) || file.one_stream || !file.can_be_told() {
         return Ok(None);
     }
     let mut hasher = Hasher::new(&file.digest, file.size);

@@ -14,6 +14,7 @@ mod large;
 mod receive;
 pub mod schedule;
 mod small;
+mod stream;
 mod threads;
 
 use std::cmp::Reverse;
@@ -51,17 +52,25 @@ pub struct Transfer {
 
 impl Transfer {
     /// Fetches all these files; the first that cannot be had ends it.
-    pub async fn fetch(self: &Arc<Self>, mut files: Vec<PlannedFile>) -> Result<Vec<ManifestFile>> {
+    pub async fn fetch(self: &Arc<Self>, files: Vec<PlannedFile>) -> Result<Vec<ManifestFile>> {
+        let (streams, mut files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.one_stream);
         files.sort_by_key(|file| Reverse(file.size));
         let small = files.partition_point(|file| file.size > self.settings.small);
         let small = files.split_off(small);
-        let fetched = tokio::try_join!(large::fetch(self, files), small::fetch(self, small));
+        let one_by_one = async {
+            let mut fetched = Vec::new();
+            for file in streams {
+                fetched.push(stream::fetch(self, file).await?);
+            }
+            Ok(fetched)
+        };
+        let fetched = tokio::try_join!(large::fetch(self, files), small::fetch(self, small), one_by_one);
         if fetched.is_err() {
             // Whoever tries again in this process must not meet a thread of this attempt.
             self.threads.quiet().await;
         }
-        let (large, small) = fetched?;
-        Ok(large.into_iter().chain(small).collect())
+        let (large, small, streamed) = fetched?;
+        Ok([large, small, streamed].concat())
     }
 
     /// A file is in its place.

@@ -114,8 +114,10 @@ impl Stream {
             if bytes.is_empty() {
                 bytes = self.body.chunk().await?.ok_or_else(|| self.body.truncated(self.at))?;
             }
-            // Bytes beyond the end are not the file's.
-            bytes.truncate(usize::try_from(self.body.range.end - self.at).unwrap_or(usize::MAX));
+            self.body.limit(&mut bytes, self.at)?;
+            if self.at + bytes.len() as u64 == self.body.range.end {
+                self.body.end().await?;
+            }
             let known = bytes.len().min(usize::try_from(at - self.at).unwrap_or(usize::MAX));
             self.at += known as u64;
             let bytes = bytes.split_off(known);

@@ -57,25 +57,22 @@ fn of_sources() -> Vec<Error> {
             commit: "0123456789abcdef0123456789abcdef01234567".into(),
         },
         Error::NoObjects { place: "s3://bucket/model".into() },
-        Error::StoreRefused {
-            place: "s3://bucket/model".into(),
-            why: "ExpiredToken: The provided token has expired.".into(),
-        },
-        Error::NoCredentials {
-            place: "s3://bucket/model".into(),
-            why: "no variable names any (AWS_ACCESS_KEY_ID, AWS_ROLE_ARN), and the machine has none (…)"
-                .into(),
-        },
+        Error::StoreRefused { place: "s3://bucket/model".into() },
         Error::Changed { place: "s3://bucket/model".into() },
         Error::NothingSelected {
             source_uri: "hf://acme/model".into(),
             why: "the patterns leave none of its 7 files".into(),
         },
+        Error::TooLarge { source_uri: "s3://bucket/model".into(), most: 11_811_160_064 },
+        Error::Bomb { name: "model.tar.gz".into(), ratio: 200 },
+        Error::TooManyFiles { source_uri: "s3://bucket/model".into(), most: 20_000 },
+        Error::PathTooDeep { name: "a/a/a/a/…".into(), bytes: 140, deep: 70 },
         gave_up(Fault::Status { status: 503, wait: None }),
         gave_up(Fault::Stalled(Duration::from_secs(30))),
         gave_up(Fault::RateLimited { wait: Some(Duration::from_mins(15)) }),
         Error::Refused { what: "https://hub/acme/model".into(), status: 400, message: None },
         Error::BadAnswer { what: "https://hub/acme/model".into(), why: "its sha is not a commit id".into() },
+        Error::Archive { name: "model.tgz".into(), why: "invalid gzip header".into() },
         Error::Certificate { what: "https://hub/acme/model".into(), why: "UnknownIssuer".into() },
         Error::GaveUp {
             attempts: 2,
@@ -92,6 +89,7 @@ fn of_folders() -> Vec<Error> {
     let path = || PathBuf::from("/mnt/models");
     vec![
         Error::UnsafeName { name: "../a".into(), why: "it leads out of its folder" },
+        Error::Reserved { source_uri: "hf://acme/model".into(), path: "lora/a".into() },
         Error::InTheWay(path().join("a")),
         Error::NoRoom { dest: path(), needed: 16_000, free: 9_000 },
         Error::DiskFull(path().join("a")),

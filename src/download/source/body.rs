@@ -18,6 +18,8 @@ pub struct Body {
     pub range: Range<u64>,
     /// Whether it is the whole file although a part was asked for.
     pub whole: bool,
+    /// Whether nothing may come behind the range: an answer that is the whole file.
+    is_file: bool,
 }
 
 enum Kind {
@@ -32,6 +34,12 @@ impl Body {
         let wrong = |why: String| Error::Passing { what: plain(&answer.url), fault: Fault::WrongRange(why) };
         let held = if answer.status() == 206 {
             let content_range = answer.header("content-range").unwrap_or_default();
+            if let (Some((held, _)), Some(length)) =
+                (self::content_range(content_range), answer.response.content_length())
+                && held.end - held.start < length
+            {
+                return Err(wrong(format!("{length} bytes, and Content-Range is {content_range:?}")));
+            }
             held_by(content_range, range, size).ok_or_else(|| {
                 wrong(format!("Content-Range is {content_range:?}, asked was {range:?} of {size}"))
             })?
@@ -45,7 +53,13 @@ impl Body {
             }
         };
         let whole = held.end > range.end || held.start < range.start;
-        Ok(Self { kind: Kind::Answer(answer), range: held, whole })
+        let is_file = answer.status() == 200;
+        Ok(Self { kind: Kind::Answer(answer), range: held, whole, is_file })
+    }
+
+    /// The body of an answer whose length shows at its end.
+    pub(super) fn of_unknown_length(answer: Answer) -> Self {
+        Self { kind: Kind::Answer(answer), range: 0..u64::MAX, whole: true, is_file: true }
     }
 
     /// The bytes `range` of a file that `what` names, from a stream; it is given up when it stalls so long.
@@ -55,7 +69,7 @@ impl Body {
         stall: Duration,
         stream: BoxStream<'static, Result<Bytes>>,
     ) -> Self {
-        Self { kind: Kind::Stream { what, stall, stream }, range, whole: false }
+        Self { kind: Kind::Stream { what, stall, stream }, range, whole: false, is_file: false }
     }
 
     /// The next bytes; `None` when the server says that there are no more.
@@ -69,12 +83,40 @@ impl Body {
         }
     }
 
-    /// The error that the body has ended when only `got` bytes of the file were there.
-    pub fn truncated(&self, got: u64) -> Error {
-        let what = match &self.kind {
+    /// Cuts off bytes behind the range, the first of these being byte `at` of the file. Behind the end of a whole
+    /// file there are none, or it is another one.
+    pub fn limit(&self, bytes: &mut Bytes, at: u64) -> Result<()> {
+        let left = usize::try_from(self.range.end - at).unwrap_or(usize::MAX);
+        if self.is_file && bytes.len() > left {
+            let why = format!("more than {} bytes", self.range.end);
+            return Err(Error::Passing { what: self.what(), fault: Fault::WrongRange(why) });
+        }
+        bytes.truncate(left);
+        Ok(())
+    }
+
+    /// Waits for the end of an answer that is the whole file and has not said how long it is.
+    pub async fn end(&mut self) -> Result<()> {
+        match &self.kind {
+            Kind::Answer(answer) if self.is_file && answer.response.content_length().is_none() => {}
+            Kind::Answer(_) | Kind::Stream { .. } => return Ok(()),
+        }
+        while let Some(mut bytes) = self.chunk().await? {
+            self.limit(&mut bytes, self.range.end)?;
+        }
+        Ok(())
+    }
+
+    fn what(&self) -> String {
+        match &self.kind {
             Kind::Answer(answer) => plain(&answer.url),
             Kind::Stream { what, .. } => what.clone(),
-        };
+        }
+    }
+
+    /// The error that the body has ended when only `got` bytes of the file were there.
+    pub fn truncated(&self, got: u64) -> Error {
+        let what = self.what();
         Error::Passing { what, fault: Fault::Truncated { got, want: self.range.end } }
     }
 }

@@ -3,18 +3,17 @@
 //! The tree of a commit holds size and digest of every file, so that a whole download takes one request
 //! for the revision, one per page of the tree, and one resolve per file.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use reqwest::Url;
 
 use super::http::{Answer, Http, plain};
 use super::{Body, Link, Repository, is_commit, protocol};
+use crate::download::budget::Listing;
 use crate::download::error::{Error, Fault, Result};
 use crate::download::plan::PlannedFile;
 use crate::download::retry::{Pause, Policy, passing_status};
 use crate::download::settings::Settings;
-use crate::download::store::check_name;
 
 /// The most bytes of one answer of the API: a page of 1000 files has some 300 kB.
 const MOST_JSON: usize = 16 << 20;
@@ -74,26 +73,20 @@ impl Hub {
         protocol::commit(&json).map_err(|why| bad(&answer.url, &why))
     }
 
-    /// All files of a commit.
-    pub async fn files(&self, commit: &str) -> Result<Vec<PlannedFile>> {
+    /// Adds the files of a commit to the list.
+    pub async fn files(&self, commit: &str, mut listing: Listing) -> Result<Listing> {
         let Repository { owner, model, .. } = &self.repository;
         let mut url = self.url(["api", "models", owner, model, "tree", commit]);
         url.set_query(Some("recursive=true"));
-        let mut files = Vec::new();
-        let mut names = HashSet::new();
         for _ in 0..MOST_PAGES {
             let (answer, json) = self.ask(url, Asked::Tree { commit }).await?;
             let page = protocol::tree_page(&json).map_err(|why| bad(&answer.url, &why))?;
             for file in page {
-                check_name(&file.path)?;
-                if !names.insert(file.path.clone()) {
-                    return Err(bad(&answer.url, &format!("the file {:?} is there twice", file.path)));
-                }
-                files.push(file);
+                listing.add(file)?;
             }
-            match next_page(&answer)? {
-                Some(next) => url = self.page_url(&answer.url, &next)?,
-                None => return Ok(files),
+            match answer.header("link").and_then(protocol::next_page) {
+                Some(next) => url = self.page_url(&answer.url, next)?,
+                None => return Ok(listing),
             }
         }
         Err(Error::BadAnswer {
@@ -172,13 +165,10 @@ impl Hub {
     /// The address of the next page, at this endpoint: a mirror hands on the links of the hub behind it.
     fn page_url(&self, page: &Url, next: &str) -> Result<Url> {
         let next = page.join(next).map_err(|error| bad(page, &format!("its next page: {error}")))?;
-        let mut url = self.http.endpoint().clone();
-        // The endpoint's own path may hold `/api/` too.
-        let base = url.path().trim_end_matches('/').to_owned();
-        let of_endpoint = next.path().strip_prefix(&base).filter(|path| path.starts_with("/api/models/"));
-        let path = of_endpoint.or_else(|| next.path().find("/api/models/").map(|at| &next.path()[at..]));
+        let path = next.path().find("/api/").map(|at| &next.path()[at..]);
         let path = path.ok_or_else(|| bad(page, &"its next page is not of the API"))?;
-        url.set_path(&format!("{base}{path}"));
+        let mut url = self.http.endpoint().clone();
+        url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
         url.set_query(next.query());
         Ok(url)
     }
@@ -215,17 +205,6 @@ impl Refusal<'_> {
             (_, status) => Error::Refused { what, status, message: self.message.map(str::to_owned) },
         }
     }
-}
-
-/// The address of the next page, in whichever of an answer's `Link` headers it is.
-fn next_page(answer: &Answer) -> Result<Option<String>> {
-    for header in answer.response.headers().get_all("link") {
-        let header = String::from_utf8_lossy(header.as_bytes());
-        if let Some(next) = protocol::next_page(&header).map_err(|why| bad(&answer.url, &why))? {
-            return Ok(Some(next.to_owned()));
-        }
-    }
-    Ok(None)
 }
 
 fn no_revision(repository: String, asked: Asked<'_>) -> Error {
@@ -322,19 +301,6 @@ mod tests {
             assert_eq!(next.as_str(), "https://mirror/hf/api/models/o/m/tree/c1?cursor=2");
         }
         assert!(mirror.page_url(&page, "https://elsewhere/x").is_err());
-        // A path of its own that looks like the API's.
-        let base = "https://mirror/artifactory/api/models/hf";
-        let mirror = hub(base);
-        let path = "/api/models/o/m/tree/c1?cursor=2";
-        for next in [
-            format!("{base}{path}"),
-            format!("/artifactory/api/models/hf{path}"),
-            format!("https://huggingface.co{path}"),
-            "?cursor=2".to_owned(),
-        ] {
-            let page = mirror.url(["api", "models", "o", "m", "tree", "c1"]);
-            assert_eq!(mirror.page_url(&page, &next).unwrap().as_str(), format!("{base}{path}"), "{next}");
-        }
     }
 
     #[test]

@@ -11,11 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::task::spawn_blocking;
 
 use super::body::Body;
+use crate::download::budget::{Listing, check_depth};
 use crate::download::digest::Digest;
 use crate::download::error::{Error, Result};
 use crate::download::plan::PlannedFile;
 use crate::download::retry::Pause;
-use crate::download::store::check_name;
 
 const READ: usize = 1 << 20;
 /// A disk that gives nothing for so long is as good as gone.
@@ -45,17 +45,16 @@ impl Local {
     }
 
     /// All files below the folder, or the file itself. Links are followed: what is copied is the file.
-    pub async fn files(&self) -> Result<Vec<PlannedFile>> {
+    pub async fn files(&self, mut listing: Listing) -> Result<Listing> {
         let path = self.path.clone();
         let walked = spawn_blocking(move || {
-            let mut files = Vec::new();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
             if path.is_file() {
-                collect(&path, name, &mut files)?;
+                collect(&path, name, &mut listing)?;
             } else {
-                walk(&path, "", &mut files)?;
+                walk(&path, "", &mut listing)?;
             }
-            Ok(files)
+            Ok(listing)
         });
         walked.await.map_err(|error| Error::disk("read", &self.path, std::io::Error::other(error)))?
     }
@@ -84,7 +83,7 @@ impl Local {
     }
 }
 
-fn walk(folder: &Path, prefix: &str, files: &mut Vec<PlannedFile>) -> Result<()> {
+fn walk(folder: &Path, prefix: &str, listing: &mut Listing) -> Result<()> {
     let failed = |error| Error::disk("read", folder, error);
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -92,26 +91,26 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<PlannedFile>) -> Result<()>
         let path = entry.path();
         let metadata = std::fs::metadata(&path).map_err(|error| Error::disk("read", &path, error))?;
         if metadata.is_dir() {
+            listing.add_folder()?;
+            check_depth(&name)?;
             // A link to a folder above would never end.
             if !entry.file_type().map_err(failed)?.is_symlink() {
-                walk(&path, &format!("{name}/"), files)?;
+                walk(&path, &format!("{name}/"), listing)?;
             }
         } else if metadata.is_file() {
-            collect(&path, name, files)?;
+            collect(&path, name, listing)?;
         }
     }
     Ok(())
 }
 
-fn collect(path: &Path, name: String, files: &mut Vec<PlannedFile>) -> Result<()> {
+fn collect(path: &Path, name: String, listing: &mut Listing) -> Result<()> {
     if name.split('/').next() == Some(crate::download::store::STATE_DIR) {
         return Ok(()); // a copy's own record, which is not the model's
     }
-    check_name(&name)?;
     let metadata = std::fs::metadata(path).map_err(|error| Error::disk("read", path, error))?;
     let file = PlannedFile::new(name, metadata.len(), Digest::Untold);
-    files.push(PlannedFile { version: Some(version(&metadata)), ..file });
-    Ok(())
+    listing.add(PlannedFile { version: Some(version(&metadata)), ..file })
 }
 
 /// Tells whether a file is still the same.

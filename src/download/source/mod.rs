@@ -4,11 +4,13 @@
 //! schemes.
 
 mod body;
+mod credentials;
 mod http;
 mod hub;
 mod link;
 mod local;
 mod objects;
+mod page;
 pub mod protocol;
 mod trust;
 mod uri;
@@ -27,7 +29,8 @@ use self::hub::Hub;
 use self::local::Local;
 use self::objects::Objects;
 use self::web::Web;
-use super::error::Result;
+use super::budget::Listing;
+use super::error::{Error, Result};
 use super::plan::PlannedFile;
 use super::retry::Pause;
 use super::settings::Settings;
@@ -64,13 +67,14 @@ impl Source {
         }
     }
 
-    /// All files (of a commit), with names that are safe.
-    pub async fn files(&self, commit: Option<&str>) -> Result<Vec<PlannedFile>> {
+    /// The wanted files (of a commit), with names that are safe; `told` is the source as messages name it.
+    pub async fn files(&self, commit: Option<&str>, settings: &Settings, told: &str) -> Result<Listing> {
+        let listing = || Listing::new(settings.allowance, &settings.selection, told);
         match self {
-            Self::Hub(hub) => hub.files(commit.unwrap_or_default()).await,
-            Self::Objects(objects) => objects.files().await,
-            Self::Web(web) => web.files().await,
-            Self::Local(local) => local.files().await,
+            Self::Hub(hub) => hub.files(commit.unwrap_or_default(), listing()).await,
+            Self::Objects(objects) => objects.files(listing).await,
+            Self::Web(web) => web.files(listing()).await,
+            Self::Local(local) => local.files(listing()).await,
         }
     }
 
@@ -87,6 +91,21 @@ impl Source {
             Self::Objects(objects) => objects.open(file, range, link).await,
             Self::Web(web) => web.open(file, range, link).await,
             Self::Local(local) => local.open(file, range).await,
+        }
+    }
+
+    /// Asks once for all of a file that has to come in one answer.
+    pub async fn open_whole(&self, file: &PlannedFile) -> Result<Body> {
+        match self {
+            Self::Web(web) => web.open_whole(file).await,
+            Self::Hub(_) | Self::Objects(_) | Self::Local(_) => Err(Error::Changed { place: self.place() }),
+        }
+    }
+
+    /// Files changed, or their servers disagree: whether there is a way to get them all the same.
+    pub fn ask_once(&self) {
+        if let Self::Web(web) = self {
+            web.ask_once();
         }
     }
 

@@ -5,19 +5,21 @@
 //! following symlinks, so that neither a name from the hub nor something planted in the folder can lead
 //! out of it. What exists already is never given another owner or mode.
 
+mod lock;
 mod scan;
 mod unfinished;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+pub use lock::Lock;
 pub use scan::Scan;
 pub use unfinished::{JournalFile, Part, Unfinished};
 
@@ -87,10 +89,6 @@ pub struct Store {
     held: OnceLock<Lock>,
 }
 
-/// The right to write a folder; it ends with this value, and so with its process.
-#[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "the lock is held by the open descriptor")] File);
-
 /// Refuses a name that could lead out of the folder, or into [`STATE_DIR`] (F5).
 pub fn check_name(name: &str) -> Result<()> {
     let refused = |why| Err(Error::UnsafeName { name: name.to_owned(), why });
@@ -129,7 +127,8 @@ impl Store {
             .ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))?;
         if !existed && let Some(parent) = path.parent() {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+            let parent = File::open(parent).map_err(failed)?;
+            sync_folder(&parent).map_err(|error| failed(error.into()))?;
         }
         store.folder(&[STATE_DIR], true).map_err(|error| store.failure("create", STATE_DIR, error))?;
         Ok(store)
@@ -155,18 +154,6 @@ impl Store {
         let stat = rustix::fs::fstatvfs(&self.root)
             .map_err(|error| Error::disk("ask for the free space of", &self.path, error))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
-    /// Takes the folder's lock, unless another process has it.
-    pub fn try_lock(&self) -> Result<Option<Lock>> {
-        const NAME: &str = ".localmodel/lock";
-        let flags = OFlags::RDWR | OFlags::CREATE;
-        let file = self.open_at(NAME, flags).map_err(|error| self.failure("open", NAME, error))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock(file))),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(self.failure("lock", NAME, error)),
-        }
     }
 
     /// Keeps the lock as long as this value.
@@ -245,12 +232,29 @@ impl Store {
     pub fn remove(&self, path: &str) -> Result<()> {
         let removed = self.parent(path, false).and_then(|(folder, leaf)| {
             rustix::fs::unlinkat(&folder, leaf, AtFlags::empty())?;
-            rustix::fs::fsync(&folder)
+            sync_folder(&folder)
         });
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.failure("remove", path, error)),
         }
+    }
+
+    /// Removes the file at `path`, and the folders that held nothing else.
+    pub fn erase(&self, path: &str) -> Result<()> {
+        self.remove(path)?;
+        let mut parts: Vec<&str> = path.split('/').collect();
+        while parts.pop().is_some()
+            && let Some((last, above)) = parts.split_last()
+        {
+            let removed = self
+                .folder(above, false)
+                .and_then(|folder| rustix::fs::unlinkat(&folder, *last, AtFlags::REMOVEDIR));
+            if removed.is_err() {
+                break; // it holds something else
+            }
+        }
+        Ok(())
     }
 
     /// Removes the unfinished files of earlier runs that are of none of these paths; the caller holds the
@@ -272,8 +276,8 @@ impl Store {
     pub fn sync(&self, path: &str) -> Result<()> {
         let synced = self.parent(path, false).and_then(|(folder, leaf)| {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::fsync(rustix::fs::openat(&folder, leaf, flags, Mode::empty())?)?;
-            rustix::fs::fsync(&folder)
+            synced(rustix::fs::fsync(rustix::fs::openat(&folder, leaf, flags, Mode::empty())?))?;
+            sync_folder(&folder)
         });
         synced.map_err(|error| self.failure("write", path, error))
     }
@@ -311,7 +315,7 @@ impl Store {
                 Err(Errno::NOENT) if create => {
                     match rustix::fs::mkdirat(&folder, *part, DIR_MODE) {
                         Err(error) if error != Errno::EXIST => return Err(error),
-                        _ => rustix::fs::fsync(&folder)?,
+                        _ => sync_folder(&folder)?,
                     }
                     rustix::fs::openat(&folder, *part, OPEN_DIR, Mode::empty())?
                 }
@@ -328,6 +332,24 @@ impl Store {
             error => Error::disk(action, &path, error),
         }
     }
+}
+
+/// Puts the names in a folder on the disk.
+fn sync_folder(folder: impl AsFd) -> rustix::io::Result<()> {
+    synced(rustix::fs::fsync(folder))
+}
+
+/// What a file system that knows no such call answers is no failure: it keeps what it has by other means, or not.
+fn synced(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match result {
+        Err(error) if is_unknown(error) => Ok(()),
+        done => done,
+    }
+}
+
+/// Whether an error means that a file system does not know a call, or a flag of it.
+fn is_unknown(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOTTY)
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
-use super::{READ as OPEN, Store};
+use super::{READ as OPEN, Store, is_unknown};
 use crate::download::engine::buffers::{ALIGNMENT, Buffer};
 use crate::download::error::{Error, Result};
 
@@ -61,7 +62,7 @@ impl Scan {
             return Ok(None);
         }
         let length = match self.read() {
-            Err(error) if self.direct && error.kind() == io::ErrorKind::InvalidInput => {
+            Err(error) if self.direct && Errno::from_io_error(&error).is_some_and(is_unknown) => {
                 // Its disk has larger blocks than our alignment.
                 let flags = rustix::fs::fcntl_getfl(&self.file)?;
                 rustix::fs::fcntl_setfl(&self.file, flags.difference(OFlags::DIRECT))?;

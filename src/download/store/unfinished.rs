@@ -11,7 +11,7 @@ use rustix::fs::{Advice, AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::{FILE_MODE, STATE_DIR, Store};
+use super::{FILE_MODE, STATE_DIR, Store, is_unknown, sync_folder, synced};
 use crate::download::engine::buffers::{ALIGNMENT, Buffer};
 use crate::download::error::{Error, Result};
 use crate::download::manifest::total;
@@ -94,7 +94,7 @@ impl Store {
         match self.anew(&name, flags) {
             Ok(made) => Ok((part(made, true, name), true)),
             // The file system knows no direct writes.
-            Err(Error::Disk { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {
+            Err(Error::Disk { source, .. }) if Errno::from_io_error(&source).is_some_and(is_unknown) => {
                 Ok((part(self.anew(&name, OFlags::RDWR)?, false, name), true))
             }
             Err(error) => Err(error),
@@ -120,6 +120,27 @@ impl Store {
     pub fn place(&self, part: &Part, path: &str) -> Result<()> {
         self.rename(&part.folder, &part.name, path, true)?;
         self.discard(&(stem(path) + JOURNAL_SUFFIX))
+    }
+
+    /// Gives the file at `from` a second name, in place of what had it; false where the file system has no hard
+    /// links.
+    pub fn link(&self, from: &str, path: &str) -> Result<bool> {
+        let failed = |error| self.failure("link", path, error);
+        let name = stem(path) + SUFFIX;
+        self.discard(&name)?;
+        let folder = self.folder(&[STATE_DIR], false).map_err(failed)?;
+        let (of, leaf) = self.parent(from, false).map_err(failed)?;
+        match rustix::fs::linkat(&of, leaf, &folder, &name, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::XDEV) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        self.rename(&folder, &name, path, false)?;
+        // Where both names were the file's already, nothing was renamed.
+        self.discard(&name)?;
+        Ok(true)
     }
 
     /// Removes the part of `path` and its journal.
@@ -172,7 +193,7 @@ impl Store {
     fn rename(&self, folder: &OwnedFd, name: &str, path: &str, durably: bool) -> Result<()> {
         let placed = self.parent(path, true).and_then(|(to, leaf)| {
             rustix::fs::renameat(folder, name, &to, leaf)?;
-            if durably { rustix::fs::fsync(&to) } else { Ok(()) }
+            if durably { sync_folder(&to) } else { Ok(()) }
         });
         placed.map_err(|error| self.failure("place", path, error))
     }
@@ -186,7 +207,7 @@ impl Unfinished<'_> {
 
     /// Makes the file durable and gives it its name, replacing what had it.
     pub fn place(self, path: &str) -> Result<()> {
-        self.file.sync_all().map_err(|error| self.failure("write", error))?;
+        synced(rustix::fs::fsync(&self.file)).map_err(|error| self.failure("write", error))?;
         self.named(path, true)
     }
 
@@ -223,7 +244,7 @@ impl Part {
         match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
             Ok(()) => Ok(()),
             // Some file systems cannot; there the write that fails will say so.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            Err(error) if is_unknown(error) => {
                 self.file.set_len(size).map_err(|error| Error::disk("reserve room for", &self.path, error))
             }
             Err(error) => Err(Error::disk("reserve room for", &self.path, error)),
@@ -241,7 +262,9 @@ impl Part {
         let failed = |error| Error::disk("write", &self.path, error);
         if self.direct.load(Relaxed) {
             match self.file.write_all_at(buffer.padded(), offset) {
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.go_through_the_cache()?,
+                Err(error) if Errno::from_io_error(&error).is_some_and(is_unknown) => {
+                    self.go_through_the_cache()?;
+                }
                 done => return done.map_err(failed),
             }
         }
@@ -261,14 +284,14 @@ impl Part {
 
     /// Puts on the disk all that was written.
     pub fn sync(&self) -> Result<()> {
-        let synced = rustix::fs::fdatasync(&self.file).and_then(|()| {
+        let done = synced(rustix::fs::fdatasync(&self.file)).and_then(|()| {
             if self.cached.swap(0, Relaxed) > 0 {
-                // What is on the disk need not stay in memory, where it would count as the container's.
-                rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?;
+                // What is on the disk need not stay in memory, where it would count as the container's. It is advice.
+                let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
             }
-            rustix::fs::fsync(&self.folder)
+            sync_folder(&self.folder)
         });
-        synced.map_err(|error| Error::disk("write", &self.path, error))
+        done.map_err(|error| Error::disk("write", &self.path, error))
     }
 
     /// Gives the file its true length, and puts it on the disk.

@@ -113,6 +113,22 @@ fn files_are_lent_to_our_own_downloader_and_to_no_other_image_or_command() {
 }
 
 #[test]
+fn our_own_downloader_learns_how_many_bytes_it_may_take_and_nothing_overrides_that() {
+    let (sized, config) = (ModelEntry { model_size: Some(10 << 30), ..entry() }, config());
+    let variables = |image: &str, entry: &ModelEntry| {
+        let mut container = storage("c", json!([{"prefix": "hf://"}]));
+        let env = json!([{"name": "LOCALMODEL_MAX_BYTES", "value": "1"}, {"name": "LOCALMODEL_MAX_FILES", "value": "9"}]);
+        container.spec.spec.container = from(json!({"name": "c", "image": image, "env": env}));
+        json!(made(&documented(entry, &config, &[container])))["spec"]["template"]["spec"]["containers"][0]["env"].clone()
+    };
+    let files = json!({"name": "LOCALMODEL_MAX_FILES", "value": "9"});
+    let bytes = |bytes: &str| json!({"name": "LOCALMODEL_MAX_BYTES", "value": bytes});
+    assert_eq!(variables(OWN_IMAGE, &sized), json!([files, bytes("11827937280")]));
+    assert_eq!(variables("another", &sized), json!([bytes("1"), files]));
+    assert_eq!(variables(OWN_IMAGE, &entry()), json!([bytes("1"), files]), "no size is known");
+}
+
+#[test]
 fn an_invalid_expression_is_told_and_others_are_not() {
     let told = |formats: Value| invalid_formats(&storage("c", formats));
     let invalid = told(json!([{"regex": "("}, {"regex": "^s3:"}, {"prefix": "hf://", "regex": "("}]));

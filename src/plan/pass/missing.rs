@@ -11,6 +11,7 @@ use super::{
 use crate::api::ModelStatus;
 use crate::api::node::{Damage, ModelDetail};
 use crate::download::ProgressReport;
+use crate::download::error::OVER_BUDGET;
 use crate::download::source::text_without_secrets;
 use crate::plan::disk::{CopyKey, Folder};
 use crate::plan::recipe::Recipe;
@@ -168,7 +169,7 @@ fn failed(
         *status == ModelStatus::ModelDownloadError && detail.finished == Some(Time(at))
     });
     let attempts = base.attempts.unwrap_or(0).saturating_add(i32::from(!counted));
-    let next = at + back_off(attempts);
+    let next = at + if is_over_budget(&problem.reason) { LONGEST_WAIT } else { back_off(attempts) };
     look_again(view, &job.copy, outcome);
     let changed = is_changed(view, &job.copy, job.recipe.as_ref(), Clone::clone);
     if view.enabled && (next <= view.now || changed) {
@@ -183,6 +184,12 @@ fn failed(
         ..base
     };
     (ModelStatus::ModelDownloadError, with_problem(detail, problem))
+}
+
+/// Whether a download has passed one of its limits: the next one does so too, until its source or its cache changes,
+/// and what it wrote is of no use.
+pub(super) fn is_over_budget(reason: &str) -> bool {
+    OVER_BUDGET.iter().any(|limit| format!("{limit:?}") == reason)
 }
 
 /// One minute after the first failure, twice as long after each further one, an hour at most.

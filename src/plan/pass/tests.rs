@@ -116,6 +116,26 @@ fn failures_are_tried_again_after_one_minute_and_twice_as_long_each_time_up_to_a
 }
 
 #[test]
+fn what_passed_its_limits_is_erased_and_not_soon_tried_again() {
+    for (reason, erased, wait) in [
+        ("TooLarge", true, 3600),
+        ("TooManyFiles", true, 3600),
+        ("PathTooDeep", true, 3600),
+        ("SourceUnavailable", false, 60),
+    ] {
+        let failed = || job("j", JobPhase::Failed(at(10_000), Problem::new(reason, "words")));
+        let outcome = world().incoming(Folder::Bare).job(failed()).pass();
+        let erase = [Action::EraseIncoming(root())];
+        assert_eq!(outcome.actions, erase[..usize::from(erased)], "{reason}");
+        let next = outcome.status[M].1.next_try.clone();
+        assert_eq!(next, Some(Time(at(10_000 + wait))), "{reason}");
+        // The next Job is not made while the last one's files go.
+        let running = world().incoming(Folder::Bare).job(failed()).job(job("k", JobPhase::Running));
+        assert_eq!(running.pass().actions, [], "{reason}");
+    }
+}
+
+#[test]
 fn how_often_it_failed_is_kept_until_the_copy_is_complete() {
     let count = |world: World| world.pass().status[M].1.attempts;
     let tried = || world().said(ModelStatus::ModelDownloadError, json!({"attempts": 3, "reason": "Gated"}));
