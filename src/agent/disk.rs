@@ -1,6 +1,6 @@
 //! The node's disk: its root is the area of cluster caches, `namespaces/NS` that of a namespace's. In each,
-//! `models/K` holds complete copies only, `incoming/K` is what Jobs write, `gate/K` tells pods how a copy
-//! fares. Nothing but folders named by a storage key is ever moved or erased, and no symbolic link is
+//! `models/K` holds complete copies only, `incoming/K` is what Jobs write, `serve/K` is what pods mount, and
+//! `gate/K` tells pods with volumes of earlier versions how a copy fares. Nothing but folders named by a storage key is ever moved or erased, and no symbolic link is
 //! followed.
 
 mod gate;
@@ -8,6 +8,7 @@ mod known;
 mod look;
 mod room;
 mod scrub;
+mod serve;
 
 pub(super) use look::Scan;
 pub(super) use scrub::OpenCopy;
@@ -31,12 +32,12 @@ use crate::download::store::{Found, Store};
 use crate::download::{ProgressReport, lent};
 use crate::error::{Doing, Error};
 use crate::plan::disk::{CopyKey, Folder, is_namespace};
-use crate::plan::names::{GATE, INCOMING, MODELS, NAMESPACES};
+use crate::plan::names::{GATE, INCOMING, MODELS, NAMESPACES, SERVE};
 use crate::plan::pass::{DISK_FULL, DISK_NOT_WRITABLE, Problem};
 use known::Known;
 
 /// What every area has.
-const PARTS: [&str; 3] = [MODELS, INCOMING, GATE];
+const PARTS: [&str; 4] = [MODELS, INCOMING, GATE, SERVE];
 /// In a copy of the root: pods of namespace caches read it there, since KServe's time.
 const KEPT: &str = ".localmodel/kept";
 

@@ -135,7 +135,7 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Makes the folders in `root` that lead to `file`; false when something else stands in the way. What a
 /// Job left in `root` is not to be trusted: no link in it is followed.
-fn own_folders_above(root: &Path, file: &str) -> io::Result<bool> {
+pub(super) fn own_folders_above(root: &Path, file: &str) -> io::Result<bool> {
     let mut path = root.to_owned();
     let parts: Vec<&str> = file.split('/').collect();
     for part in &parts[..parts.len() - 1] {

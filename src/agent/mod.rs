@@ -100,6 +100,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         reported: BTreeSet::new(),
         progress: (None, BTreeMap::new()),
         refused: BTreeMap::new(),
+        unserved: BTreeMap::new(),
         tried: BTreeMap::new(),
         plain: false,
         metrics,
@@ -135,6 +136,8 @@ struct Agent {
     progress: (Option<Timestamp>, BTreeMap<CopyKey, ProgressReport>),
     /// Why the API server refused the last Job of a copy, and when.
     refused: BTreeMap<CopyKey, (Problem, Timestamp)>,
+    /// Why a complete copy could not be linked to where pods read it.
+    unserved: BTreeMap<CopyKey, Problem>,
     /// What the last Job of each copy was made from that could not be made complete: its Job may be gone.
     tried: BTreeMap<CopyKey, Recipe>,
     /// Whether the cluster's definition of nodes drops our own status fields.
@@ -232,6 +235,7 @@ impl Agent {
             before: &before,
             recipes: &digests,
             refused: &self.refused,
+            unserved: &self.unserved,
             tried: &self.tried,
             enabled: config.enabled,
             job_ttl: SignedDuration::from_secs(i64::from(config.job_ttl_seconds)),
@@ -318,12 +322,15 @@ impl Agent {
 
     /// Tells the pods that wait for a copy how it fares (S11).
     async fn write_gates(&self, outcome: &pass::Outcome) -> Result<(), Error> {
-        let (disk, gates) = (self.disk.clone(), outcome.gates.clone());
+        let (disk, gates, served) = (self.disk.clone(), outcome.gates.clone(), outcome.served_gates.clone());
         work::off_the_loop(move || {
             let mut result = Ok(());
             for (copy, status) in &gates {
                 // One that fails keeps no other from being told.
                 result = result.and(disk.write_gate(copy, status));
+            }
+            for (copy, status) in &served {
+                result = result.and(disk.write_served_gate(copy, status));
             }
             result
         })

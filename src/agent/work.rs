@@ -16,7 +16,7 @@ use crate::error::{Doing, Error};
 use crate::plan::disk::CopyKey;
 use crate::plan::job::{self, Download};
 use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER, STORAGE_KEY, is_member};
-use crate::plan::pass::{self, Action, JOB_REFUSED, Problem};
+use crate::plan::pass::{self, Action, COPY_NOT_SERVED, JOB_REFUSED, Problem};
 use crate::plan::recipe::Recipe;
 
 /// Runs what waits for a disk where it holds up nobody else.
@@ -56,8 +56,10 @@ impl Agent {
             match (self.act(action, with, sources, config).await, action) {
                 (Ok(()), _) => {
                     disk_changed |= !matches!(action, Action::DeleteJob(_) | Action::Download(_));
-                    if let Action::Download(copy) = action {
-                        self.refused.remove(copy);
+                    match action {
+                        Action::Download(copy) => drop(self.refused.remove(copy)),
+                        Action::Serve(copy) => drop(self.unserved.remove(copy)),
+                        _ => {}
                     }
                     tracing::info!(action = action.name(), on = action.on(), "done");
                 }
@@ -67,6 +69,13 @@ impl Agent {
                     self.refused.insert(copy.clone(), (problem, Timestamp::now()));
                     is_refused = true;
                 }
+                (Err(error), Action::Serve(copy)) => {
+                    tracing::warn!(%copy, %error, "the copy cannot be linked to where pods read it");
+                    let problem = Problem::new(COPY_NOT_SERVED, error.to_string());
+                    // What is said already needs no other pass: the next one tries again.
+                    is_refused |= self.unserved.insert(copy.clone(), problem.clone()) != Some(problem);
+                    result = result.and(Err(error));
+                }
                 (Err(error), _) if result.is_ok() => result = Err(error),
                 (Err(error), _) => {
                     tracing::warn!(action = action.name(), on = action.on(), %error, "failed");
@@ -74,6 +83,7 @@ impl Agent {
             }
         }
         self.refused.retain(|copy, _| with.recipes.contains_key(copy));
+        self.unserved.retain(|copy, _| with.entries.iter().any(|entry| CopyKey::of(entry) == *copy));
         if disk_changed {
             self.scrubbed.send_modify(|_| {});
         }
@@ -139,6 +149,7 @@ impl Agent {
             }
             Action::Link(copy) => off_the_loop(move || disk.link(&copy)).await,
             Action::Place(copy) => off_the_loop(move || disk.place(&copy)).await,
+            Action::Serve(copy) => off_the_loop(move || disk.serve(&copy)).await,
             Action::EraseIncoming(copy) if self.may_erase(&copy, sources, false) => {
                 off_the_loop(move || disk.erase_incoming(&copy)).await
             }
@@ -148,10 +159,19 @@ impl Agent {
                 }
                 off_the_loop(move || disk.erase_model(&copy)).await
             }
+            Action::EraseServed(copy) if self.may_erase(&copy, sources, true) => {
+                if self.is_wanted_now(&copy).await? {
+                    return Ok(());
+                }
+                off_the_loop(move || disk.erase_served(&copy)).await
+            }
             Action::EraseGate(copy) if self.may_erase(&copy, sources, true) => {
                 off_the_loop(move || disk.erase_gate(&copy)).await
             }
-            Action::EraseIncoming(_) | Action::EraseModel(_) | Action::EraseGate(_) => Ok(()),
+            Action::EraseIncoming(_)
+            | Action::EraseModel(_)
+            | Action::EraseGate(_)
+            | Action::EraseServed(_) => Ok(()),
             Action::RemoveArea(namespace) => off_the_loop(move || disk.remove_area(&namespace)).await,
         }
     }

@@ -58,7 +58,7 @@ pub(super) async fn keep<C: CacheKind>(
                         delete_jobs(&key, context, "", Some("status.successful=1")).await?;
                     }
                     Obstacle::Theirs(_) => result = result.and(replace(&key, context, &pair).await),
-                    Obstacle::Conflict(_) | Obstacle::Outdated(_) => {}
+                    Obstacle::Conflict(_) | Obstacle::Outdated(_) | Obstacle::Wide(_) => {}
                 }
             }
             Err(error) => result = Err(error),

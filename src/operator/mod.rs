@@ -15,6 +15,7 @@ mod measures;
 mod news;
 mod node_groups;
 mod nodes;
+mod retired;
 mod serving;
 mod settings;
 mod storage_containers;
@@ -67,6 +68,7 @@ pub async fn run(client: Client, fence: Fence, settings: Settings) -> Result<(),
         candidate.elected().await;
         // Certificates are kept also while standing back: admission goes on.
         keeper.lead();
+        retired::remove(&context.client).await;
         let work = async {
             futures::join!(
                 unless_standing_back(&context),

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use super::cache_volumes::{exactly, ignore_missing};
 use super::context::Context;
-use super::volumes::advance;
+use super::volumes::{Obstacle, advance};
 use crate::api::CacheSpec;
 use crate::error::{Doing, Error};
 use crate::plan::cache::NAME_CONFLICT;
 use crate::plan::conditions::Statement;
-use crate::plan::mounts::{self, UNSAFE_MOUNT};
+use crate::plan::mounts::{self, SERVING_CLAIM_TOO_WIDE};
 use crate::plan::names::{self, CacheKey, MANAGER, NODE_GROUP, SERVES, UNUSED_SINCE};
 use crate::plan::serving::{self, Claim};
 use crate::plan::users::User;
@@ -81,12 +81,9 @@ impl Served<'_> {
             return Ok(());
         }
         let pair = volumes::serving(self.key, self.spec, self.owner.clone(), &group, namespace);
-        if let Some(problem) = self.unsafe_mount(&pair).await? {
-            problems.push(Statement::problem(UNSAFE_MOUNT, problem));
-            return Ok(());
-        }
         match advance(self.context, &pair).await {
             Ok(None) => {}
+            Ok(Some(Obstacle::Wide(_))) => self.narrow(&pair, problems).await?,
             Ok(Some(obstacle)) => problems.push(obstacle.problem()),
             Err(error) if error.code() == Some(403) && error.to_string().contains("being terminated") => {
                 tracing::info!(namespace, "no serving volumes: the namespace is being deleted");
@@ -96,14 +93,23 @@ impl Served<'_> {
         Ok(())
     }
 
-    /// What keeps a volume from being made that is not there yet: nobody else keeps away the pods that were
-    /// there before (K4).
-    async fn unsafe_mount(&self, pair: &Pair) -> Result<Option<String>, Error> {
-        if self.context.stores.volumes.store.get(&ObjectRef::from_obj(&pair.volume)).is_some() {
-            return Ok(None);
+    /// Takes a claim away that shows more than one model, unless a pod uses it: a claim in deletion refuses new
+    /// pods, those of a Deployment that goes on included.
+    async fn narrow(&self, pair: &Pair, problems: &mut Vec<Statement>) -> Result<(), Error> {
+        let (name, namespace) = (pair.claim.name_any(), pair.claim.namespace().unwrap_or_default());
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.context.client.clone(), &namespace);
+        let doing = || format!("replacing PersistentVolumeClaim {namespace}/{name}");
+        // The claim before the pods: one that uses it since was made before the deletion that is tried.
+        let Some(claim) = claims.get_opt(&name).await.doing(doing)? else { return Ok(()) };
+        if let Some(message) = mounts::in_the_way(&self.pods(&namespace).await?, &name) {
+            problems.push(Statement::problem(SERVING_CLAIM_TOO_WIDE, message));
+            return Ok(());
         }
-        let pods = self.pods(&pair.claim.namespace().unwrap_or_default()).await?;
-        Ok(mounts::problem(&pods, &pair.claim.name_any()))
+        let this_one = Preconditions { uid: claim.uid(), resource_version: claim.resource_version() };
+        let deleted = claims.delete(&name, &DeleteParams::default().preconditions(this_one)).await.map(drop);
+        ignore_missing(deleted).doing(doing)?;
+        tracing::info!(claim = name, namespace, "a claim that shows more than one model is replaced");
+        Ok(())
     }
 
     async fn pods(&self, namespace: &str) -> Result<Vec<Pod>, Error> {

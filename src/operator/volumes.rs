@@ -11,6 +11,7 @@ use super::context::Context;
 use crate::error::{Doing, Error};
 use crate::plan::cache::{NAME_CONFLICT, VOLUMES_OUTDATED, VOLUMES_TERMINATING};
 use crate::plan::conditions::Statement;
+use crate::plan::mounts::SERVING_CLAIM_TOO_WIDE;
 use crate::plan::names::MANAGER;
 use crate::plan::volumes::{Pair, Step, outdated, step};
 
@@ -23,6 +24,8 @@ pub(super) enum Obstacle {
     Conflict(String),
     /// The claim is KServe's and has to go, once nothing of KServe's runs on it any more.
     Theirs(String),
+    /// The claim shows more than one model and has to go, once no pod uses it any more.
+    Wide(String),
     /// The pair works, and is not what its group says now.
     Outdated(String),
 }
@@ -31,6 +34,7 @@ impl Obstacle {
     /// The condition that tells of it.
     pub(super) fn problem(&self) -> Statement {
         match self {
+            Self::Wide(message) => Statement::problem(SERVING_CLAIM_TOO_WIDE, message),
             Self::Terminating(message) | Self::Theirs(message) => {
                 Statement::problem(VOLUMES_TERMINATING, message)
             }
@@ -68,6 +72,7 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
         }
         Step::Wait(message) => return Ok(Some(Obstacle::Terminating(message.clone()))),
         Step::Conflict(message) => return Ok(Some(Obstacle::Conflict(message.clone()))),
+        Step::NarrowClaim(message) => return Ok(Some(Obstacle::Wide(message.clone()))),
         Step::ReplaceClaim(message) => return Ok(Some(Obstacle::Theirs(message.clone()))),
         Step::CreateVolume => volumes.create(&created(), &wanted.volume).await.map(drop),
         Step::CreateClaim => claims.create(&created(), &wanted.claim).await.map(drop),
@@ -75,7 +80,7 @@ pub(super) async fn advance(context: &Context, wanted: &Pair) -> Result<Option<O
             .patch(
                 &volume_name,
                 &PatchParams::default(),
-                &Patch::Merge(as_seen(adopt_volume(&wanted.volume), volume.as_ref())),
+                &Patch::Merge(as_seen(adopt_volume(&wanted.volume, volume.as_ref()), volume.as_ref())),
             )
             .await
             .map(drop),
@@ -120,10 +125,13 @@ fn adopt(meta: &kube::core::ObjectMeta) -> Value {
     json!({"metadata": {"labels": meta.labels, "ownerReferences": meta.owner_references}})
 }
 
-/// KServe's serving volumes can be written through: later mounts of an adopted one are as ours.
-fn adopt_volume(volume: &PersistentVolume) -> Value {
+/// KServe's serving volumes can be written through: later mounts of an adopted one are as ours, where the kubelet
+/// takes options for its kind.
+fn adopt_volume(volume: &PersistentVolume, live: Option<&PersistentVolume>) -> Value {
     let mut body = adopt(&volume.metadata);
-    if let Some(options) = volume.spec.as_ref().and_then(|spec| spec.mount_options.as_ref()) {
+    let has_options = live.and_then(|live| live.spec.as_ref()).is_some_and(|spec| spec.local.is_some());
+    let options = volume.spec.as_ref().and_then(|spec| spec.mount_options.as_ref());
+    if let Some(options) = options.filter(|_| has_options) {
         body["spec"] = json!({"mountOptions": options});
     }
     body

@@ -66,6 +66,15 @@ pub enum Folder {
     Unread,
 }
 
+/// A folder below `serve/`, as it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Its view is one of the copy as it is now.
+    Current,
+    /// It has no view, or one of an earlier copy.
+    Outdated,
+}
+
 /// What is on the disk, in all its areas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -82,6 +91,8 @@ pub struct Inventory {
     pub lent: BTreeSet<CopyKey>,
     /// The folders that say how a copy fares.
     pub gates: BTreeSet<CopyKey>,
+    /// The folders that pods mount.
+    pub served: BTreeMap<CopyKey, Served>,
     /// The storage keys of copies in the root that services of namespace caches read since KServe's time.
     pub kept: BTreeSet<String>,
     /// The namespaces whose area has nothing in it.

@@ -109,6 +109,8 @@ pub const MODELS: &str = "models";
 pub const INCOMING: &str = "incoming";
 /// The folder of what the gate reads: `gate/K/status.json` says how the copy fares.
 pub const GATE: &str = "gate";
+/// The folder of what pods mount: `serve/K` holds the model K and its gate, and nothing else.
+pub const SERVE: &str = "serve";
 /// The folder of namespace caches, below a disk's root; each namespace has its own folder in it.
 pub const NAMESPACES: &str = "namespaces";
 

@@ -3,6 +3,7 @@
 
 mod action;
 mod missing;
+mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,8 @@ pub const DISK_FULL: &str = "DiskFull";
 pub const COPY_DAMAGED: &str = "CopyDamaged";
 /// A complete copy is not there any more (A5).
 pub const COPY_VANISHED: &str = "CopyVanished";
+/// A complete copy could not be linked to where pods read it.
+pub const COPY_NOT_SERVED: &str = "CopyNotServed";
 /// The API server refused to make a Job: a quota of Jobs, or somebody's admission.
 pub const JOB_REFUSED: &str = "JobRefused";
 /// The API server refuses every pod of a Job: a quota, or admission.
@@ -138,6 +141,8 @@ pub struct View<'a> {
     pub recipes: &'a BTreeMap<CopyKey, Result<Recipe, Problem>>,
     /// Why the API server refused the last Job of a copy, and when, where it did.
     pub refused: &'a BTreeMap<CopyKey, (Problem, Timestamp)>,
+    /// Why a complete copy could not be linked to where pods read it, where the last try failed.
+    pub unserved: &'a BTreeMap<CopyKey, Problem>,
     /// What the last Job of a copy was made from, where that is gone.
     pub tried: &'a BTreeMap<CopyKey, Recipe>,
     /// Whether anything new is downloaded (C9).
@@ -162,8 +167,10 @@ pub struct Outcome {
     pub actions: Vec<Action>,
     /// What to say of each model, by its status key.
     pub status: BTreeMap<String, Said>,
-    /// What to tell the pods that wait for a copy.
+    /// What to tell the pods that wait for a copy in `models/`: those with volumes of earlier versions.
     pub gates: BTreeMap<CopyKey, GateStatus>,
+    /// What to tell the pods that wait for a copy in `serve/`.
+    pub served_gates: BTreeMap<CopyKey, GateStatus>,
     /// When to look again, if nothing happens before.
     pub wake: Option<Timestamp>,
 }
@@ -181,6 +188,7 @@ pub fn pass(view: &View) -> Outcome {
     takeover::keep(view, &mut outcome);
     for copy in &own {
         let said = model(view, copy, &mut outcome);
+        let said = serve::keep(view, copy, said, &mut outcome);
         takeover::dismiss(view, copy, &mut outcome);
         for entry in view.entries.iter().filter(|entry| CopyKey::of(entry) == *copy) {
             outcome.status.insert(entry.status_key(), said.clone());
@@ -208,6 +216,8 @@ fn erase(view: &View, wanted: &BTreeSet<CopyKey>, outcome: &mut Outcome) {
     let is_told = |copy: &CopyKey| wanted.contains(copy) || outcome.gates.contains_key(copy);
     let gates: Vec<_> = view.disk.gates.iter().filter(|copy| !is_told(copy)).cloned().collect();
     outcome.actions.extend(gates.into_iter().map(Action::EraseGate));
+    let served = view.disk.served.keys().filter(|copy| !wanted.contains(copy));
+    outcome.actions.extend(served.cloned().map(Action::EraseServed));
     for copy in view.disk.models.keys() {
         if !wanted.contains(copy) && !is_written(copy) && !takeover::is_kept(view, copy) {
             outcome.actions.push(Action::EraseModel(copy.clone()));

@@ -213,7 +213,10 @@ fn found<'a>(model: &str, facts: &'a Facts) -> Result<&'a PlannedCache<'a>, Deni
 
 /// S11 for a pod of a KServe service: only where it mounts a claim of the cache.
 fn kserves(pod: &Pod, spec: &PodSpec, facts: &Facts) -> Option<Patch> {
-    let cache = facts.cache.as_ref().filter(|cache| !cache.deleting)?;
+    // Anybody can write KServe's labels: nothing is told of a cache of another namespace.
+    let is_readable =
+        |cache: &&PlannedCache| cache.key.namespace.as_deref().is_none_or(|own| own == facts.namespace);
+    let cache = facts.cache.as_ref().filter(|cache| !cache.deleting).filter(is_readable)?;
     let claim = parts::claim(parts::volume(spec)?)?;
     let group =
         cache.spec.node_groups.iter().find(|group| names::serving_claim(&cache.key, group) == *claim)?;

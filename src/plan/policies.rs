@@ -10,7 +10,6 @@ use kube_cel::cel::{Context, Program, Value as Cel, to_value};
 use serde_json::{Value, json};
 
 mod agents;
-mod mounts;
 mod operator;
 
 /// What the API server asks a policy about.

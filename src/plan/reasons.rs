@@ -89,9 +89,9 @@ reasons! {
     VOLUMES_OUTDATED = "VolumesOutdated", Both:
         "The volume specs of a node group were changed; volumes keep what the group said when they were made.",
         "Put the specs back, or make a new node group with the new ones.";
-    UNSAFE_MOUNT = "UnsafeMount", Cache:
-        "Pods that were there before the cache mount a claim of it whole, through which they could read the models of other namespaces; the claim gets no volume.",
-        "Delete the pods that the message names.";
+    SERVING_CLAIM_TOO_WIDE = "ServingClaimTooWide", Cache:
+        "KServe or an earlier version made a claim through which pods of its namespace can read all models of the disk.",
+        "Scale the workloads of the pods that the message names to 0 and up again: the claim is replaced when no pod uses it.";
     AGENT_NOT_RUNNING = "AgentNotRunning", Both:
         "The agent of a node group does not run on a node; the message holds the kubelet's or scheduler's words.",
         "Do what these words ask for: make the folder, mend the image, free room, or tolerate the taint.";
@@ -167,6 +167,8 @@ reasons! {
         "Find out who changes files on the disk.";
     COPY_DAMAGED = "CopyDamaged", Copy: "Files of a copy that was complete are damaged; these alone are fetched again.",
         "Look at the disk's health where it happens again.";
+    COPY_NOT_SERVED = "CopyNotServed", Copy: "A complete copy cannot be linked to the folder that pods mount; it is tried again.",
+        "The message holds the system's words: free some space, or give the agent's user id write access.";
     JOB_TERMINATING = "JobTerminating", Copy: "The Job of an earlier download is in deletion.", "Wait.";
     JOB_REFUSED = "JobRefused", Copy: "The API server refuses the download Job; it is tried again.",
         "The message holds the words of the quota or the admission policy: make room, or let the Job through.";

@@ -9,7 +9,6 @@ use kube::ResourceExt;
 
 use super::copies::Copy;
 use super::entries::is_ready;
-use super::mounts;
 use super::names::{CacheKey, UNUSED_SINCE};
 use super::users::{Kind, User};
 use crate::api::CacheSpec;
@@ -20,10 +19,13 @@ use crate::api::cache::NamespacedName;
 pub const GRACE: SignedDuration = SignedDuration::from_mins(10);
 
 /// The namespaces and node groups through which a cache is read now, each a pair of volume and claim. A
-/// group that the cache does not have has no volumes: nothing is ever kept there (S3, S6).
+/// group that the cache does not have has no volumes: nothing is ever kept there (S3, S6). A namespace cache is
+/// read in its own namespace alone.
 pub fn in_use(cache: &CacheKey, spec: &CacheSpec, users: &[User]) -> BTreeSet<(String, String)> {
+    let may_read = |user: &&User| cache.namespace.as_ref().is_none_or(|own| *own == user.namespace);
     let of_cache = users.iter().filter(|user| user.cache == *cache && user.kind != Kind::ServicePod);
     of_cache
+        .filter(may_read)
         .filter_map(|user| {
             let group = user.group.as_ref().or(spec.node_groups.first())?;
             spec.node_groups.contains(group).then(|| (user.namespace.clone(), group.clone()))
@@ -34,9 +36,8 @@ pub fn in_use(cache: &CacheKey, spec: &CacheSpec, users: &[User]) -> BTreeSet<(S
 /// How long the first serving volumes of a cache wait for agents. One that cannot run is told of elsewhere (G8).
 const FOR_AGENTS: SignedDuration = SignedDuration::from_mins(1);
 
-/// Until when serving volumes wait, if they do: admission is to know the cache (K4), and the agents of its nodes
-/// are to have the disk. Kubernetes gives a folder to the `fsGroup` of the first pod that mounts it on a node; where
-/// that is a service's, which only reads, the agent could not write there before that pod goes.
+/// Until when serving volumes wait, if they do: for the agents of the cache's nodes, which make the folders that the
+/// volumes lead to. A pod that comes first waits longer than they need, because the kubelet tries less and less often.
 pub fn waits_until(
     cache: &CacheKey,
     created: Option<Timestamp>,
@@ -49,8 +50,9 @@ pub fn waits_until(
         status.is_some_and(|status| status.model_status.contains_key(&key))
     };
     let is_awaited = copies.iter().any(|copy| is_ready(copy.node) && !said(copy));
+    // A time that is yet to come is another clock's, and is not believed.
     let agents = created.filter(|created| *created <= now && is_awaited).map(|created| created + FOR_AGENTS);
-    agents.filter(|until| *until > now).max(mounts::unknown_until(created, now))
+    agents.filter(|until| *until > now)
 }
 
 /// The services of one kind that use a cache, sorted, as its status lists them.

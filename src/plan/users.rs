@@ -58,6 +58,8 @@ pub struct User {
 /// The user behind an object's metadata; `None` when it asks for no cache. One in deletion still counts:
 /// its pods may run for as long as it is there. Only a pod of a service does not, which no longer begins
 /// anything: who deletes a service and then its cache need not wait.
+///
+/// Anybody can write a label: one that names a cache of another namespace names nothing, whoever writes it.
 pub fn user(kind: Kind, meta: &ObjectMeta) -> Option<User> {
     if kind == Kind::ServicePod && meta.deletion_timestamp.is_some() {
         return None;
@@ -69,9 +71,13 @@ pub fn user(kind: Kind, meta: &ObjectMeta) -> Option<User> {
         Kind::Pod => (POD_MODEL, POD_MODEL_NAMESPACE),
     };
     let label = |key| meta.labels.as_ref()?.get(key).filter(|value| !value.is_empty()).cloned();
+    let cache = CacheKey { namespace: label(namespace), name: label(name)? };
+    if cache.namespace.is_some() && cache.namespace != meta.namespace {
+        return None;
+    }
     let group = meta.annotations.as_ref().and_then(|a| a.get(CHOSEN_GROUP)).filter(|g| !g.is_empty());
     Some(User {
-        cache: CacheKey { namespace: label(namespace), name: label(name)? },
+        cache,
         kind,
         namespace: meta.namespace.clone()?,
         name: meta.name.clone()?,
@@ -99,6 +105,23 @@ mod tests {
             (user.namespace.as_str(), user.name.as_str(), user.group.as_deref()),
             ("ns", "s", Some("g"))
         );
+    }
+
+    #[test]
+    fn a_label_that_names_a_cache_of_another_namespace_names_nothing() {
+        for (kind, model, namespace) in [
+            (Kind::Pod, POD_MODEL, POD_MODEL_NAMESPACE),
+            (Kind::ServicePod, SERVICE_MODEL, SERVICE_NAMESPACE),
+            (Kind::InferenceService, SERVICE_MODEL, SERVICE_NAMESPACE),
+            (Kind::LLMInferenceService, SERVICE_MODEL, SERVICE_NAMESPACE),
+        ] {
+            let of = |own: &str| {
+                let labels = json!({model: "secret", namespace: "victim"});
+                user(kind, &from(json!({"name": "p", "namespace": own, "labels": labels})))
+            };
+            assert_eq!(of("attacker"), None, "{kind:?}");
+            assert_eq!(of("victim").unwrap().cache, CacheKey::namespaced("victim", "secret"), "{kind:?}");
+        }
     }
 
     #[test]

@@ -4,11 +4,14 @@
 //! without `volumeName` once the volume is available, because Kubernetes then binds at once, where a
 //! claim that names its volume can wait for the binder's next resync.
 
+mod relation;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
+    LocalVolumeSource, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+    PersistentVolumeSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -16,9 +19,10 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::admission;
-use super::drift;
-use super::names::{self, CACHE_NAMESPACE, CACHE_UID, CacheKey, MANAGED_BY, MANAGER, NAMESPACES};
+use super::names::{self, CACHE_NAMESPACE, CACHE_UID, CacheKey, MANAGED_BY, MANAGER, NAMESPACES, SERVE};
+use crate::api::source::storage_key;
 use crate::api::{CacheSpec, LocalModelNodeGroup};
+use relation::{Relation, claim_relation, is_wide, same_volume, volume_relation};
 
 /// A volume and the claim that it is for, as they are wanted.
 #[derive(Clone, Debug)]
@@ -34,8 +38,8 @@ pub struct Pair {
 /// A pair as KServe makes it: unowned, unlabelled, and with the volume at this folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Theirs {
-    /// The folder on the node.
-    pub path: String,
+    /// The folder on the node, as a volume names it.
+    pub folder: Value,
     /// What becomes of it.
     pub then: Takeover,
 }
@@ -43,7 +47,7 @@ pub struct Theirs {
 /// What becomes of a pair of KServe's that begins at another folder than ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takeover {
-    /// It is ours from then on, and stays at its folder.
+    /// It is ours from then on, and is replaced when no pod uses it any more.
     Adopt,
     /// It goes, claim first, and ours is made. The claim waits for the pods that name it.
     Replace,
@@ -73,6 +77,9 @@ pub enum Step {
     /// Delete the claim of a pair that KServe made at another folder, once nothing of KServe's uses it; the
     /// text says which.
     ReplaceClaim(String),
+    /// Delete the claim of a serving pair that shows more than one model, once no pod uses it. Earlier versions of
+    /// ours made such pairs, and KServe does. The text says which.
+    NarrowClaim(String),
     /// Somebody else's object has the name; the text says which and what to do.
     Conflict(String),
 }
@@ -90,6 +97,7 @@ impl fmt::Display for Step {
             Self::DeleteVolume => "delete volume",
             Self::Wait(_) => "wait",
             Self::ReplaceClaim(_) => "replace claim",
+            Self::NarrowClaim(_) => "narrow claim",
             Self::Conflict(_) => "conflict",
         })
     }
@@ -114,21 +122,25 @@ pub fn download(
         cache: Some((cache, &spec.model_size)),
         owner,
     };
-    let theirs = cache.namespace.as_ref().and(group.spec.path());
-    Pair { theirs: theirs.map(|path| Theirs { path: path.into(), then: Takeover::Replace }), ..pair.pair() }
+    let theirs = cache.namespace.as_ref().and(of_group(group));
+    Pair { theirs: theirs.map(|folder| Theirs { folder, then: Takeover::Replace }), ..pair.pair() }
 }
 
-/// The volumes through which the services of a namespace read a cache (S6). Every mount is read-only,
-/// whatever the pod asks for: nobody can change a byte, no pod's fsGroup re-owns the disk, and a subPath
-/// that does not exist holds a container back instead of being made.
+/// The volumes through which the services of a namespace read a cache. They lead to the folder of this one model,
+/// so that whoever mounts all of it sees nothing else. Every mount is read-only, whatever the pod asks for: nobody
+/// can change a byte, no pod's fsGroup re-owns the disk, and a subPath that does not exist holds a container back
+/// instead of being made. Only `local` volumes have mount options.
+///
+/// A namespace cache is read in its own namespace, whoever asks.
 pub fn serving(
     cache: &CacheKey,
     spec: &CacheSpec,
     owner: OwnerReference,
     group: &LocalModelNodeGroup,
-    namespace: &str,
+    services: &str,
 ) -> Pair {
     let group_name = group.name_any();
+    let namespace = cache.namespace.as_deref().unwrap_or(services);
     let pair = Wanted {
         group,
         volume: names::serving_volume(cache, &group_name, namespace),
@@ -141,11 +153,15 @@ pub fn serving(
     for meta in [&mut pair.volume.metadata, &mut pair.claim.metadata] {
         meta.labels.get_or_insert_default().insert(names::SERVES.into(), names::label_value(namespace));
     }
-    if let Some(spec) = &mut pair.volume.spec {
-        spec.mount_options = Some(vec!["ro".into()]);
+    if let Some(volume) = &mut pair.volume.spec {
+        let area = path_of(volume).unwrap_or_default().trim_end_matches('/').to_owned();
+        let path = format!("{area}/{SERVE}/{}", storage_key(&spec.source_model_uri));
+        volume.host_path = None;
+        volume.local = Some(LocalVolumeSource { path, ..LocalVolumeSource::default() });
+        volume.mount_options = Some(vec!["ro".into()]);
     }
-    let theirs = cache.namespace.as_ref().and(group.spec.path());
-    Pair { theirs: theirs.map(|path| Theirs { path: path.into(), then: Takeover::Adopt }), ..pair }
+    let theirs = of_group(group).map(|folder| Theirs { folder, then: Takeover::Adopt });
+    Pair { theirs, ..pair }
 }
 
 /// The volumes through which a group's agents reach their disk (G1).
@@ -233,6 +249,21 @@ pub fn begin_at_area(volume: &mut PersistentVolumeSpec, namespace: &str) {
     }
 }
 
+/// The folder of a volume on its nodes.
+fn path_of(volume: &PersistentVolumeSpec) -> Option<&str> {
+    let local = volume.local.as_ref().map(|local| local.path.as_str());
+    local.or(volume.host_path.as_ref().map(|host| host.path.as_str()))
+}
+
+/// The folder of a group's disk, as a volume names it.
+fn of_group(group: &LocalModelNodeGroup) -> Option<Value> {
+    group.spec.path().map(|_| folder_of(&group.spec.persistent_volume_spec))
+}
+
+fn folder_of(volume: &PersistentVolumeSpec) -> Value {
+    json!({"local": volume.local, "hostPath": volume.host_path})
+}
+
 /// Whether an object is one of the cache with this uid, as its owner or its label says.
 pub fn belongs(meta: &ObjectMeta, uid: &str) -> bool {
     let owners = meta.owner_references.iter().flatten();
@@ -264,6 +295,7 @@ pub fn step(wanted: &Pair, volume: Option<&PersistentVolume>, claim: Option<&Per
             _ if is_deleting(&volume.metadata) => deleting_volume(volume, claim),
             Relation::Earlier | Relation::Replaced => Step::DeleteVolume,
             Relation::Adoptable => Step::AdoptVolume,
+            Relation::Ours if is_wide(wanted, volume) => with_wide_volume(claim),
             Relation::Ours => with_volume(volume, claim),
         },
         None => match claim {
@@ -280,8 +312,7 @@ pub fn step(wanted: &Pair, volume: Option<&PersistentVolume>, claim: Option<&Per
 /// as it is (G2). Only KServe's definition of groups lets them be changed.
 pub fn outdated(wanted: &Pair, volume: &PersistentVolume) -> Option<String> {
     let folder = folder(wanted);
-    let theirs = wanted.theirs.as_ref().map(|theirs| at_path(&folder, &theirs.path));
-    if [Some(folder), theirs].iter().flatten().any(|folder| same_volume(wanted, volume, folder)) {
+    if same_volume(wanted, volume, &folder) {
         return None;
     }
     Some(format!(
@@ -292,8 +323,24 @@ pub fn outdated(wanted: &Pair, volume: &PersistentVolume) -> Option<String> {
 
 /// The folder that a pair's volume is to lead to.
 fn folder(wanted: &Pair) -> Value {
-    let path = |spec: &PersistentVolumeSpec| json!({"local": spec.local, "hostPath": spec.host_path});
-    wanted.volume.spec.as_ref().map(path).unwrap_or_default()
+    wanted.volume.spec.as_ref().map(folder_of).unwrap_or_default()
+}
+
+/// The step when the serving volume shows too much: it works for the pods that have it, and makes way when they
+/// are gone.
+fn with_wide_volume(claim: Option<(&PersistentVolumeClaim, Relation)>) -> Step {
+    match claim {
+        None => Step::DeleteVolume,
+        Some((claim, Relation::Ours)) if is_deleting(&claim.metadata) => {
+            wait("PersistentVolumeClaim", &claim_name(claim))
+        }
+        Some((claim, Relation::Ours)) if phase_of_claim(claim) == Some("Lost") => Step::DeleteClaim,
+        Some((claim, Relation::Ours)) => Step::NarrowClaim(format!(
+            "PersistentVolumeClaim {} shows more than one model: it is replaced once no pod uses it",
+            claim_name(claim)
+        )),
+        Some(_) => Step::AdoptClaim,
+    }
 }
 
 /// The step when the volume is there as wanted.
@@ -363,101 +410,8 @@ fn of_cache(meta: &ObjectMeta) -> Option<CacheKey> {
     name.filter(|_| is_ours).map(|name| CacheKey { namespace, name: name.into() })
 }
 
-/// Whose an object is that has a wanted name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Relation {
-    /// It has our label and the wanted owner.
-    Ours,
-    /// It has our label and an owner of the wanted kind and name that is gone.
-    Earlier,
-    /// It is what the plan would make, and has the wanted owner or none: KServe's.
-    Adoptable,
-    /// It is KServe's, at another folder, and has to go.
-    Replaced,
-    /// It is anything else, the volume of another object of ours with the same joined name included.
-    Foreign,
-}
-
-fn volume_relation(wanted: &Pair, live: &PersistentVolume) -> Relation {
-    let ours = folder(wanted);
-    match relation(&live.metadata, &wanted.volume.metadata) {
-        Some(known) => known,
-        None if same_volume(wanted, live, &ours) => Relation::Adoptable,
-        None => match &wanted.theirs {
-            Some(theirs) if same_volume(wanted, live, &at_path(&ours, &theirs.path)) => match theirs.then {
-                Takeover::Adopt => Relation::Adoptable,
-                Takeover::Replace => Relation::Replaced,
-            },
-            _ => Relation::Foreign,
-        },
-    }
-}
-
-fn claim_relation(
-    wanted: &Pair,
-    live: &PersistentVolumeClaim,
-    volume: Option<&PersistentVolume>,
-) -> Relation {
-    let names = live.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
-    match relation(&live.metadata, &wanted.claim.metadata) {
-        Some(known) => known,
-        None if names != wanted.volume.metadata.name.as_deref() || is_deleting(&live.metadata) => {
-            Relation::Foreign
-        }
-        None if volume.is_some_and(|volume| volume_relation(wanted, volume) == Relation::Replaced) => {
-            Relation::Replaced
-        }
-        None => Relation::Adoptable,
-    }
-}
-
-/// Whose an object is by owner and labels; `None` when it may be KServe's.
-fn relation(live: &ObjectMeta, wanted: &ObjectMeta) -> Option<Relation> {
-    let owners = live.owner_references.as_deref().unwrap_or_default();
-    let (is_same, has_its_name) = if let Some(ours) = wanted.owner_references.iter().flatten().next() {
-        let any = |is: &dyn Fn(&OwnerReference) -> bool| owners.iter().any(is);
-        (
-            any(&|owner| owner.uid == ours.uid),
-            any(&|owner| (&owner.kind, &owner.name) == (&ours.kind, &ours.name)),
-        )
-    } else {
-        let same = |key| label(live, key).is_some() && label(live, key) == label(wanted, key);
-        let is_its_name = same(names::CACHE) && same(CACHE_NAMESPACE);
-        (is_its_name && same(CACHE_UID), is_its_name)
-    };
-    match (label(live, MANAGED_BY) == Some(MANAGER), is_same, has_its_name) {
-        (true, true, _) => Some(Relation::Ours),
-        (true, false, true) => Some(Relation::Earlier),
-        _ if label(live, CACHE_UID).is_some() => Some(Relation::Foreign), // another namespace cache's
-        _ if is_same || owners.is_empty() => None,
-        _ => Some(Relation::Foreign),
-    }
-}
-
 fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.labels.as_ref()?.get(key).map(String::as_str)
-}
-
-/// Whether a volume leads to this folder, for the same claim, on the same nodes.
-fn same_volume(wanted: &Pair, live: &PersistentVolume, folder: &Value) -> bool {
-    let (Some(wanted), Some(live)) = (&wanted.volume.spec, &live.spec) else { return false };
-    let nodes = |spec: &PersistentVolumeSpec| json!(spec.node_affinity);
-    drift::satisfied(folder, &json!({"local": live.local, "hostPath": live.host_path}))
-        && drift::satisfied(&json!(wanted.claim_ref), &json!(live.claim_ref))
-        // Both ways: a volume that fewer nodes reach is another volume.
-        && drift::satisfied(&nodes(wanted), &nodes(live))
-        && drift::satisfied(&nodes(live), &nodes(wanted))
-}
-
-/// The same kind of folder at another path.
-fn at_path(folder: &Value, path: &str) -> Value {
-    let mut folder = folder.clone();
-    for kind in ["local", "hostPath"] {
-        if !folder[kind].is_null() {
-            folder[kind]["path"] = json!(path);
-        }
-    }
-    folder
 }
 
 fn is_deleting(meta: &ObjectMeta) -> bool {

@@ -242,6 +242,7 @@ impl World {
             before: &said.unwrap_or_else(|| local_status::said(&local.status.0)),
             recipes: &BTreeMap::new(),
             refused: &BTreeMap::new(),
+            unserved: &BTreeMap::new(),
             tried: &BTreeMap::new(),
             enabled: true,
             job_ttl: SignedDuration::from_secs(HOUR),
@@ -328,6 +329,7 @@ impl World {
                     c.blame(format!("{key} is erased on node {n} although a cache needed it all the time"));
                 }
             }
+            Action::Serve(_) | Action::EraseServed(_) => {} // views follow their copies
             other => c.blame(format!("{other:?}: nothing is KServe's here")),
         }
     }

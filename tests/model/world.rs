@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use localmodel::api::node::LocalModelNodeSpec;
 use localmodel::api::source::storage_key;
 use localmodel::api::{CacheSpec, LocalModelNode, LocalModelNodeGroup, ModelEntry};
-use localmodel::plan::disk::{CopyKey, Folder, Inventory};
+use localmodel::plan::disk::{CopyKey, Folder, Inventory, Served};
 use localmodel::plan::entries::{self, PlannedCache};
 use localmodel::plan::names::CacheKey;
 use localmodel::plan::pass::{JobPhase, JobView, Problem};
@@ -169,7 +169,12 @@ impl World {
     pub fn inventory(&self, models: &Folders, incoming: &Folders) -> Inventory {
         let folders =
             |of: &Folders| of.iter().map(|(copy, files)| (self.copy_key(*copy), folder(*files))).collect();
-        Inventory { models: folders(models), incoming: folders(incoming), ..Inventory::default() }
+        let models: BTreeMap<_, _> = folders(models);
+        let is_whole = |folder: &Folder| matches!(folder, Folder::Complete { .. });
+        // Views follow at once here: nothing else depends on them.
+        let served = models.iter().filter(|(_, folder)| is_whole(folder));
+        let served = served.map(|(copy, _)| (copy.clone(), Served::Current)).collect();
+        Inventory { models, incoming: folders(incoming), served, ..Inventory::default() }
     }
 
     /// The bytes that a list takes of a group's room: what several caches share counts once (C8), and caches

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::known::Before;
-use super::{Disk, GATE, INCOMING, MODELS, NAMESPACES, PARTS, area, is_kept, scrub};
+use super::{Disk, GATE, INCOMING, MODELS, NAMESPACES, PARTS, SERVE, area, is_kept, scrub, serve};
 use crate::agent::adopt;
 use crate::agent::folders::{any_name, each_name, is_folder};
 use crate::api::source::is_storage_key;
@@ -14,7 +14,7 @@ use crate::download::lent;
 use crate::download::manifest::{Damage, DamageKind, Manifest};
 use crate::download::store::Store;
 use crate::error::Error;
-use crate::plan::disk::{CopyKey, Folder, Inventory, is_namespace};
+use crate::plan::disk::{CopyKey, Folder, Inventory, Served, is_namespace};
 
 /// The most things that are not ours that are told.
 const STRANGERS: usize = 100;
@@ -106,8 +106,9 @@ impl Disk {
             let mut copies = Vec::new();
             each_name(&path, |key| {
                 is_empty = false;
-                if is_storage_key(key) && is_folder(&path.join(key)) {
-                    copies.push(CopyKey { namespace: namespace.map(Into::into), key: key.to_owned() });
+                let of = if part == SERVE { serve::copy_of(key) } else { key };
+                if is_storage_key(of) && is_folder(&path.join(key)) {
+                    copies.push(CopyKey { namespace: namespace.map(Into::into), key: of.to_owned() });
                 } else {
                     scan.stranger(format!("{}/{key}", parent.display()));
                 }
@@ -128,11 +129,16 @@ impl Disk {
         seen: &mut BTreeSet<PathBuf>,
     ) {
         let (path, is_wanted) = (self.path(part, &copy), wanted.contains(&copy));
-        if is_wanted && part != GATE {
+        if is_wanted && ![GATE, SERVE].contains(&part) {
             seen.insert(path.clone());
         }
         match part {
             GATE => drop(found.gates.insert(copy)),
+            SERVE if !is_wanted => drop(found.served.insert(copy, Served::Outdated)),
+            SERVE => {
+                let served = self.served(&copy);
+                found.served.insert(copy, served);
+            }
             INCOMING if !is_wanted => drop(found.incoming.insert(copy, Folder::Unread)),
             MODELS if !is_wanted => drop(found.models.insert(copy, Folder::Unread)),
             INCOMING => {
@@ -205,7 +211,7 @@ fn held(manifest: &Manifest, store: &Store) -> Looked {
 }
 
 /// Damaged files and what is wrong with each, as far as a person would read on.
-fn in_words(damages: &[Damage]) -> String {
+pub(super) fn in_words(damages: &[Damage]) -> String {
     const TOLD: usize = 5;
     /// Names are the source's.
     const LONGEST: usize = 200;

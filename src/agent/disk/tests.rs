@@ -9,25 +9,25 @@ use crate::agent::folders::FOLDER_MODE;
 use crate::download::manifest::ManifestFile;
 use crate::plan::disk::Inventory;
 
-const KEY: &str = "c277d78a31bc6624";
-const OTHER: &str = "0123456789abcdef";
+pub(super) const KEY: &str = "c277d78a31bc6624";
+pub(super) const OTHER: &str = "0123456789abcdef";
 
-fn root() -> CopyKey {
+pub(super) fn root() -> CopyKey {
     CopyKey::root(KEY)
 }
 
 /// The same source's copy of a namespace.
-fn of_ns() -> CopyKey {
+pub(super) fn of_ns() -> CopyKey {
     CopyKey { namespace: Some("ns".into()), ..root() }
 }
 
 /// A disk in a folder of its own, which goes with it.
-struct Sample {
-    disk: Disk,
+pub(super) struct Sample {
+    pub(super) disk: Disk,
     folder: tempfile::TempDir,
 }
 
-fn disk() -> Sample {
+pub(super) fn disk() -> Sample {
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::new(folder.path(), None);
     assert_eq!(disk.problem(None), None);
@@ -35,18 +35,18 @@ fn disk() -> Sample {
 }
 
 impl Sample {
-    fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
     }
 
-    fn write(&self, path: &str, content: &str) {
+    pub(super) fn write(&self, path: &str, content: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
 
     /// A copy with a manifest of these files, which all have the content "12345".
-    fn copy(&self, folder: &str, files: &[&str]) {
+    pub(super) fn copy(&self, folder: &str, files: &[&str]) {
         for file in files {
             self.write(&format!("{folder}/{file}"), "12345");
         }
@@ -62,7 +62,7 @@ impl Sample {
     }
 
     /// The same as a user who does not own these, which he can read.
-    fn as_nobody_but<T: Send>(&self, others: &[&str], act: impl FnOnce(&Disk) -> T + Send) -> T {
+    pub(super) fn as_nobody_but<T: Send>(&self, others: &[&str], act: impl FnOnce(&Disk) -> T + Send) -> T {
         const NOBODY: u32 = 65534;
         let user = Uid::from_raw(NOBODY);
         let is_root = geteuid().is_root();
@@ -83,16 +83,24 @@ impl Sample {
     }
 
     /// A look at the disk, all of which somebody wants.
-    fn scan(&self) -> Result<Scan, Error> {
-        let Inventory { models, incoming, gates, .. } = self.disk.scan(&BTreeSet::new())?.inventory;
-        self.disk.scan(&models.into_keys().chain(incoming.into_keys()).chain(gates).collect())
+    pub(super) fn scan(&self) -> Result<Scan, Error> {
+        let Inventory { models, incoming, gates, served, .. } = self.disk.scan(&BTreeSet::new())?.inventory;
+        self.disk.scan(
+            &models.into_keys().chain(incoming.into_keys()).chain(gates).chain(served.into_keys()).collect(),
+        )
     }
 
-    fn models(&self) -> BTreeMap<CopyKey, Folder> {
+    pub(super) fn models(&self) -> BTreeMap<CopyKey, Folder> {
         self.scan().unwrap().inventory.models
     }
 
-    fn inode(&self, path: &str) -> u64 {
+    /// The names in a folder.
+    pub(super) fn names(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    pub(super) fn inode(&self, path: &str) -> u64 {
         fs::metadata(self.path(path)).unwrap().ino()
     }
 }
@@ -106,7 +114,7 @@ fn give(path: &Path, user: u32) {
     }
 }
 
-fn at(area: &str, key: &str) -> String {
+pub(super) fn at(area: &str, key: &str) -> String {
     format!("{area}/{key}")
 }
 

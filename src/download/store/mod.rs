@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 pub use lock::Lock;
@@ -270,6 +270,20 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Puts a link to another file of the same content in the place of the file at `path`, in one step.
+    pub fn replace_by_link(&self, path: &str, other: &Path) -> io::Result<()> {
+        const LINK: &str = "link";
+        let (folder, leaf) = self.parent(path, false)?;
+        let aside = self.folder(&[STATE_DIR], true)?;
+        match rustix::fs::unlinkat(&aside, LINK, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        rustix::fs::linkat(CWD, other, &aside, LINK, AtFlags::empty())?;
+        rustix::fs::renameat(&aside, LINK, &folder, leaf)?;
+        Ok(rustix::fs::fsync(&folder)?)
     }
 
     /// Puts a file and its name on the disk.

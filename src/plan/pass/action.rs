@@ -20,12 +20,16 @@ pub enum Action {
     Link(CopyKey),
     /// Move `incoming/K` to `models/K` in one rename, or exchange the two.
     Place(CopyKey),
+    /// Link the complete `models/K` into `serve/K`, where pods read it.
+    Serve(CopyKey),
     /// Erase `incoming/K`.
     EraseIncoming(CopyKey),
     /// Erase `models/K`.
     EraseModel(CopyKey),
     /// Erase `gate/K`.
     EraseGate(CopyKey),
+    /// Erase `serve/K`.
+    EraseServed(CopyKey),
     /// Remove the empty folders of a namespace.
     RemoveArea(String),
 }
@@ -41,9 +45,11 @@ impl Action {
             Self::AdoptModel(_) => "adopt model",
             Self::Link(_) => "link",
             Self::Place(_) => "place",
+            Self::Serve(_) => "serve",
             Self::EraseIncoming(_) => "erase download",
             Self::EraseModel(_) => "erase model",
             Self::EraseGate(_) => "erase gate",
+            Self::EraseServed(_) => "erase served model",
             Self::RemoveArea(_) => "remove namespace",
         }
     }
@@ -57,9 +63,11 @@ impl Action {
             | Self::AdoptModel(copy)
             | Self::Link(copy)
             | Self::Place(copy)
+            | Self::Serve(copy)
             | Self::EraseIncoming(copy)
             | Self::EraseModel(copy)
-            | Self::EraseGate(copy) => copy.to_string(),
+            | Self::EraseGate(copy)
+            | Self::EraseServed(copy) => copy.to_string(),
         }
     }
 }
@@ -84,6 +92,8 @@ mod tests {
             Action::EraseIncoming(copy.clone()),
             Action::EraseModel(copy.clone()),
             Action::EraseGate(copy.clone()),
+            Action::Serve(copy.clone()),
+            Action::EraseServed(copy.clone()),
         ];
         let mut names: Vec<&str> = actions.iter().map(Action::name).collect();
         assert_eq!((names[0], names[3], names[9]), ("delete Job", "download", "erase model"));

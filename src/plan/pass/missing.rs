@@ -269,6 +269,6 @@ fn wake(outcome: &mut Outcome, at: Timestamp) {
     outcome.wake = Some(outcome.wake.map_or(at, |earlier| earlier.min(at)));
 }
 
-fn with_problem(detail: ModelDetail, problem: &Problem) -> ModelDetail {
+pub(super) fn with_problem(detail: ModelDetail, problem: &Problem) -> ModelDetail {
     ModelDetail { reason: Some(problem.reason.clone()), message: Some(problem.message.clone()), ..detail }
 }

@@ -270,8 +270,8 @@ fn a_disk_that_cannot_be_written_is_left_alone_and_reported_for_each_missing_mod
         ..world()
     };
     let mut world = world.incoming(WHOLE);
-    world.disk.models.insert(CopyKey::root(storage_key("hf://o/warm")), WHOLE);
-    world.disk.models.insert(CopyKey::root("0".repeat(16)), WHOLE);
+    world.place(CopyKey::root(storage_key("hf://o/warm")), WHOLE);
+    world.place(CopyKey::root("0".repeat(16)), WHOLE);
     let outcome = world.pass();
     assert_eq!(outcome.actions, []);
     assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("DiskNotWritable")));
@@ -284,7 +284,7 @@ fn a_disk_that_cannot_be_written_is_left_alone_and_reported_for_each_missing_mod
 fn on_a_full_disk_nothing_begins_and_what_nobody_wants_is_erased() {
     let full = Problem::new("DiskFull", "no bytes are free");
     let mut world = World { full: Some(full), ..world() };
-    world.disk.models.insert(CopyKey::root("0".repeat(16)), WHOLE);
+    world.place(CopyKey::root("0".repeat(16)), WHOLE);
     let outcome = world.pass();
     assert_eq!(outcome.actions, [Action::EraseModel(CopyKey::root("0".repeat(16)))]);
     assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("DiskFull")));

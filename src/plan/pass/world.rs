@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 
 use super::*;
+use crate::plan::disk::Served;
 use crate::plan::samples::{KEY, URI, at, entry, entry_of, from};
 
 /// How long finished Jobs stay.
@@ -24,6 +25,7 @@ pub(in crate::plan) struct World {
     pub(in crate::plan) before: BTreeMap<String, Said>,
     pub(in crate::plan) recipes: BTreeMap<CopyKey, Result<Recipe, Problem>>,
     pub(in crate::plan) refused: BTreeMap<CopyKey, (Problem, Timestamp)>,
+    pub(in crate::plan) unserved: BTreeMap<CopyKey, Problem>,
     pub(in crate::plan) tried: BTreeMap<CopyKey, Recipe>,
     pub(in crate::plan) enabled: bool,
     pub(in crate::plan) now: i64,
@@ -42,6 +44,7 @@ pub(in crate::plan) fn world() -> World {
         before: BTreeMap::new(),
         recipes: BTreeMap::new(),
         refused: BTreeMap::new(),
+        unserved: BTreeMap::new(),
         tried: BTreeMap::new(),
         enabled: true,
         now: 10_000,
@@ -49,7 +52,14 @@ pub(in crate::plan) fn world() -> World {
 }
 
 impl World {
+    /// A pass, without what it does about the folders that pods mount.
     pub(in crate::plan) fn pass(&self) -> Outcome {
+        let mut outcome = self.whole_pass();
+        outcome.actions.retain(|action| !matches!(action, Action::Serve(_) | Action::EraseServed(_)));
+        outcome
+    }
+
+    pub(in crate::plan) fn whole_pass(&self) -> Outcome {
         self.view(pass)
     }
 
@@ -67,6 +77,7 @@ impl World {
             before: &self.before,
             recipes: &self.recipes,
             refused: &self.refused,
+            unserved: &self.unserved,
             tried: &self.tried,
             enabled: self.enabled,
             job_ttl: SignedDuration::from_secs(TTL),
@@ -74,9 +85,17 @@ impl World {
         })
     }
 
+    /// The copy, and a view of it where it is whole.
     pub(in crate::plan) fn model(mut self, folder: Folder) -> Self {
-        self.disk.models.insert(root(), folder);
+        self.place(root(), folder);
         self
+    }
+
+    pub(in crate::plan) fn place(&mut self, copy: CopyKey, folder: Folder) {
+        if folder == WHOLE {
+            self.disk.served.insert(copy.clone(), Served::Current);
+        }
+        self.disk.models.insert(copy, folder);
     }
 
     pub(in crate::plan) fn incoming(mut self, folder: Folder) -> Self {

@@ -299,8 +299,12 @@ fn pods_of_kserve_that_mount_no_claim_of_the_cache_are_left_alone() {
     let no_volume = with(kserves_pod(), "/spec/volumes", json!([]));
     let claim = json!({"claimName": "something-else"});
     let other = with(kserves_pod(), "/spec/volumes/0/persistentVolumeClaim", claim);
-    for pod in [no_volume, other] {
-        assert_eq!(known.mutate(&pod), Ok(pod.clone()));
+    for pod in [no_volume, other, kserves_pod()] {
+        let mut facts = known.facts();
+        if pod == kserves_pod() {
+            facts.cache.as_mut().unwrap().key.namespace = Some("victim".into());
+        }
+        assert_eq!(mutated(&pod, &facts), Ok(pod.clone()), "nothing is told of another namespace's cache");
         let facts = Facts { cache: None, ..known.facts() };
         assert_eq!(mutated(&pod, &facts), Ok(pod));
     }

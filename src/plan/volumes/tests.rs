@@ -22,6 +22,12 @@ fn wanted_in_namespace() -> Pair {
     download(&key, &cache.spec, owner(&cache), &group(), J)
 }
 
+/// Those through which services read the documented cache.
+fn wanted_for_services() -> Pair {
+    let cache = cache();
+    serving(&CacheKey::cluster(cache.name_any()), &cache.spec, owner(&cache), &group(), "team")
+}
+
 fn volume(phase: &str) -> PersistentVolume {
     volume_of(&wanted(), phase)
 }
@@ -69,10 +75,14 @@ fn unowned<K: kube::Resource>(object: K) -> K {
     object
 }
 
-/// As KServe leaves that of a namespace cache: at the root of the disk.
-fn at_root(mut volume: PersistentVolume) -> PersistentVolume {
-    volume.spec.as_mut().unwrap().local.as_mut().unwrap().path = group().spec.path().unwrap().into();
-    unowned(volume)
+/// At the root of the disk.
+fn at_root(volume: PersistentVolume) -> PersistentVolume {
+    at_path(volume, group().spec.path().unwrap())
+}
+
+fn at_path(mut volume: PersistentVolume, path: &str) -> PersistentVolume {
+    volume.spec.as_mut().unwrap().local.as_mut().unwrap().path = path.into();
+    volume
 }
 
 /// Of an earlier cache of the same name.
@@ -128,6 +138,7 @@ fn a_step_is_logged_in_words_of_its_own() {
         Step::DeleteVolume,
         Step::Wait(texts()),
         Step::ReplaceClaim(texts()),
+        Step::NarrowClaim(texts()),
         Step::Conflict(texts()),
     ];
     let words: BTreeSet<String> = steps.iter().map(ToString::to_string).collect();
@@ -306,18 +317,14 @@ fn volumes_of_a_namespace_cache_are_known_by_their_labels() {
 fn volumes_that_kserve_made_for_a_namespace_cache_at_the_root_are_replaced_claim_first() {
     let wanted = wanted_in_namespace();
     let (volume, claim) = bound_of(&wanted);
-    let (volume, claim) = (at_root(volume), unowned(claim));
+    let (volume, claim) = (unowned(at_root(volume)), unowned(claim));
     assert!(is_replacement(&step(&wanted, Some(&volume), Some(&claim))));
     assert!(is_wait(&step(&wanted, Some(&volume), Some(&deleting(claim.clone())))), "a pod still names it");
     assert_eq!(step(&wanted, Some(&volume), None), Step::DeleteVolume);
     assert!(is_wait(&step(&wanted, Some(&deleting(volume.clone())), None)));
-    let mut elsewhere = volume.clone();
-    elsewhere.spec.as_mut().unwrap().local.as_mut().unwrap().path = "/elsewhere".into();
+    let elsewhere = at_path(volume, "/elsewhere");
     assert!(is_conflict(&step(&wanted, Some(&elsewhere), None)));
     assert!(is_conflict(&step(&self::wanted(), Some(&elsewhere), None)));
-    let adopting = Theirs { then: Takeover::Adopt, ..wanted.theirs.clone().unwrap() };
-    let adopting = Pair { theirs: Some(adopting), ..wanted };
-    assert_eq!(step(&adopting, Some(&volume), Some(&claim)), Step::AdoptVolume);
 }
 
 #[test]
@@ -406,19 +413,7 @@ fn a_serving_pair_is_read_only_and_named_as_kserves_pods_mount_it() {
     insta::assert_yaml_snapshot!("serving_claim", claim);
 }
 
-#[test]
-fn the_serving_volume_of_a_namespace_cache_begins_at_its_area_and_kserves_own_is_adopted() {
-    let cache = cache();
-    let key = CacheKey::namespaced("team", cache.name_any());
-    let wanted = serving(&key, &cache.spec, owner(&cache), &group(), "team");
-    let path = |volume: &PersistentVolume| volume.spec.clone().unwrap().local.unwrap().path;
-    assert_eq!(path(&wanted.volume), "/models/namespaces/team");
-    let mut theirs = unowned(wanted.volume.clone());
-    theirs.spec.as_mut().unwrap().local.as_mut().unwrap().path = "/models".into();
-    assert_eq!(step(&wanted, Some(&theirs), None), Step::AdoptVolume);
-    theirs.spec.as_mut().unwrap().local.as_mut().unwrap().path = "/elsewhere".into();
-    assert!(is_conflict(&step(&wanted, Some(&theirs), None)));
-}
+mod narrow;
 
 #[test]
 fn a_volume_made_from_other_specs_than_the_groups_stays_and_is_told_of() {

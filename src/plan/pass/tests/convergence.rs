@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::plan::disk::Served;
 use crate::plan::samples::from;
 
 use super::*;
@@ -65,7 +66,7 @@ impl World {
 
     /// Carries out a pass, as the agent does, and checks what must hold of every single action.
     fn carry_out(&mut self, made: &mut u32) -> Result<Outcome, TestCaseError> {
-        let outcome = self.pass();
+        let (outcome, before) = (self.whole_pass(), self.disk.clone());
         let all = self.entries.iter().chain(&self.other_groups);
         let wanted: BTreeSet<CopyKey> = all.map(CopyKey::of).collect();
         for action in &outcome.actions {
@@ -91,6 +92,7 @@ impl World {
                     prop_assert_ne!(self.disk.models.get(key), Some(&WHOLE));
                     let whole = self.disk.incoming.remove(key);
                     prop_assert_eq!(whole, Some(WHOLE));
+                    self.disk.served.entry(key.clone()).and_modify(|served| *served = Served::Outdated);
                     let replaced = self.disk.models.insert(key.clone(), WHOLE);
                     self.disk.incoming.extend(replaced.map(|folder| (key.clone(), folder)));
                 }
@@ -101,15 +103,29 @@ impl World {
                     prop_assert!(!written, "{} is erased under its Job", key);
                     self.disk.incoming.remove(key);
                 }
+                Action::Serve(key) => {
+                    prop_assert_eq!(self.disk.models.get(key), Some(&WHOLE));
+                    self.disk.served.insert(key.clone(), Served::Current);
+                }
                 Action::EraseModel(key) => {
                     prop_assert!(!wanted.contains(key), "a wanted model is erased");
                     self.disk.models.remove(key);
+                }
+                Action::EraseServed(key) => {
+                    prop_assert!(!wanted.contains(key), "what pods read is erased");
+                    self.disk.served.remove(key);
                 }
                 Action::EraseGate(_) | Action::RemoveArea(_) => {}
                 Action::Keep(_) | Action::AdoptModel(_) | Action::Link(_) => {
                     prop_assert!(false, "nothing is KServe's here: {:?}", action);
                 }
             }
+        }
+        for copy in self.entries.iter().map(CopyKey::of) {
+            let is_open = outcome.served_gates[&copy].phase == ModelStatus::ModelDownloaded;
+            let is_readable = before.models.get(&copy) == Some(&WHOLE)
+                && before.served.get(&copy) == Some(&Served::Current);
+            prop_assert!(!is_open || is_readable, "the gate of {} is open", copy);
         }
         let keys: BTreeSet<String> = self.entries.iter().map(ModelEntry::status_key).collect();
         prop_assert_eq!(outcome.status.keys().cloned().collect::<BTreeSet<_>>(), keys);
@@ -125,6 +141,11 @@ fn folder() -> impl Strategy<Value = Folder> {
 
 fn folders() -> impl Strategy<Value = BTreeMap<CopyKey, Folder>> {
     prop::collection::btree_map((0..3usize).prop_map(copy), folder(), 0..4)
+}
+
+fn served() -> impl Strategy<Value = BTreeMap<CopyKey, Served>> {
+    let served = prop_oneof![Just(Served::Current), Just(Served::Outdated)];
+    prop::collection::btree_map((0..3usize).prop_map(copy), served, 0..4)
 }
 
 prop_compose! {
@@ -157,7 +178,7 @@ fn phase_said() -> impl Strategy<Value = ModelStatus> {
 
 prop_compose! {
     fn a_world()(wanted in prop::collection::vec(any::<bool>(), 3), others in prop::collection::vec(any::<bool>(), 3),
-        models in folders(), incoming in folders(),
+        models in folders(), incoming in folders(), served in served(),
         jobs in (a_job(0), a_job(1), a_job(2)), count in 0..4usize,
         said in prop::collection::vec(phase_said(), 3)) -> World {
         let entries = |which: &[bool], prefix: &str| -> Vec<ModelEntry> {
@@ -169,7 +190,7 @@ prop_compose! {
             before: entries_own.iter().zip(said).map(|(e, phase)| (e.status_key(), (phase, detail()))).collect(),
             entries: entries_own,
             other_groups: entries(&others, "o"),
-            disk: Inventory { models, incoming, ..Inventory::default() },
+            disk: Inventory { models, incoming, served, ..Inventory::default() },
             jobs: <[JobView; 3]>::from(jobs).into_iter().take(count).collect(),
             ..world()
         }
@@ -197,12 +218,15 @@ proptest! {
         for entry in &world.entries {
             prop_assert_eq!(world.disk.models.get(&CopyKey::of(entry)), Some(&WHOLE), "{:?}", world.jobs);
             prop_assert_eq!(world.before[&entry.status_key()].0, ModelStatus::ModelDownloaded);
+            prop_assert_eq!(world.disk.served.get(&CopyKey::of(entry)), Some(&Served::Current));
         }
         let of_others: BTreeSet<CopyKey> = world.other_groups.iter().map(CopyKey::of).collect();
         let left = |folders: &BTreeMap<CopyKey, Folder>| folders.keys().filter(|key| !of_others.contains(*key)).count();
         let own = world.entries.iter().filter(|e| !of_others.contains(&CopyKey::of(e))).count();
         prop_assert_eq!(left(&world.disk.models), own, "what nobody wants is erased");
         prop_assert_eq!(left(&world.disk.incoming), 0);
+        let is_left = |copy: &&CopyKey| !of_others.contains(*copy);
+        prop_assert_eq!(world.disk.served.keys().filter(is_left).count(), own);
         let before = world.before.clone();
         let steady = world.carry_out(&mut made)?;
         prop_assert_eq!(steady.actions, vec![]);

@@ -26,7 +26,9 @@ impl Cluster {
             Step::AdoptVolume => adopt(self.volume.as_mut().unwrap(), &wanted.volume.metadata),
             Step::AdoptClaim => adopt(self.claim.as_mut().unwrap(), &wanted.claim.metadata),
             Step::FreeVolume => claim_ref(self.volume.as_mut().unwrap()).uid = None,
-            Step::DeleteClaim | Step::ReplaceClaim(_) => delete(self.claim.as_mut().unwrap()),
+            Step::DeleteClaim | Step::ReplaceClaim(_) | Step::NarrowClaim(_) => {
+                delete(self.claim.as_mut().unwrap());
+            }
             Step::DeleteVolume => delete(self.volume.as_mut().unwrap()),
         }
     }
@@ -111,11 +113,13 @@ enum Whose {
     Another,
     /// KServe's, with the volume at the root of the disk.
     AtRoot,
+    /// Ours, with the volume at the root of the disk: an earlier version's, if it is for services.
+    Wide,
 }
 
 fn belonging<K: kube::Resource>(whose: Whose, object: K) -> K {
     match whose {
-        Whose::Ours => object,
+        Whose::Ours | Whose::Wide => object,
         Whose::Earlier => earlier(object),
         Whose::Unlabelled => unlabelled(object),
         Whose::Unowned | Whose::AtRoot => unowned(object),
@@ -124,22 +128,24 @@ fn belonging<K: kube::Resource>(whose: Whose, object: K) -> K {
 }
 
 fn whose() -> impl Strategy<Value = Whose> {
-    use Whose::{Another, AtRoot, Earlier, Ours, Unlabelled, Unowned};
-    prop_oneof![4 => Just(Ours), 2 => Just(Earlier), 1 => Just(Unlabelled), 1 => Just(Unowned), 1 => Just(Another), 2 => Just(AtRoot)]
+    use Whose::{Another, AtRoot, Earlier, Ours, Unlabelled, Unowned, Wide};
+    prop_oneof![4 => Just(Ours), 2 => Just(Wide), 2 => Just(Earlier), 1 => Just(Unlabelled), 1 => Just(Unowned), 1 => Just(Another), 2 => Just(AtRoot)]
 }
 
-/// The pair of a cluster cache, or of a namespace cache.
-fn pair(namespaced: bool) -> Pair {
-    if namespaced { wanted_in_namespace() } else { wanted() }
+/// The pair of a cluster cache, of a namespace cache, or of services.
+fn pair(kind: usize) -> Pair {
+    [wanted, wanted_in_namespace, wanted_for_services][kind]()
 }
 
 prop_compose! {
-    fn a_volume(namespaced: bool)(whose in whose(), uid in prop_oneof![Just(None), Just(Some("claim-uid")),
+    fn a_volume(kind: usize)(whose in whose(), uid in prop_oneof![Just(None), Just(Some("claim-uid")),
         Just(Some("gone"))], is_deleting in prop::bool::weighted(0.2), phase in prop_oneof![Just("Pending"),
         Just("Available"), Just("Bound"), Just("Released")]) -> PersistentVolume {
-        let mut volume = belonging(whose, volume_of(&pair(namespaced), phase));
-        if whose == Whose::AtRoot {
-            volume = at_root(volume);
+        let mut volume = belonging(whose, volume_of(&pair(kind), phase));
+        match whose {
+            Whose::AtRoot => volume = unowned(at_root(volume)),
+            Whose::Wide if kind == 2 => volume = at_root(volume),
+            _ => {}
         }
         claim_ref(&mut volume).uid = uid.map(Into::into);
         if is_deleting { deleting(volume) } else { volume }
@@ -147,10 +153,10 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn a_claim(namespaced: bool)(whose in whose(), is_bound in any::<bool>(), is_deleting in
+    fn a_claim(kind: usize)(whose in whose(), is_bound in any::<bool>(), is_deleting in
         prop::bool::weighted(0.2), phase in prop_oneof![Just("Pending"), Just("Bound"), Just("Lost")])
         -> PersistentVolumeClaim {
-        let pair = pair(namespaced);
+        let pair = pair(kind);
         let mut claim = belonging(whose, if is_bound { bound_of(&pair).1 } else { claim_of(&pair, "Pending") });
         if is_bound {
             claim.status = from(json!({ "phase": phase }));
@@ -161,9 +167,9 @@ prop_compose! {
 
 /// A pair to make, and what may be there under its names.
 fn a_start() -> impl Strategy<Value = (Pair, Option<PersistentVolume>, Option<PersistentVolumeClaim>)> {
-    any::<bool>().prop_flat_map(|namespaced| {
-        let (volume, claim) = (a_volume(namespaced), a_claim(namespaced));
-        (Just(pair(namespaced)), prop::option::of(volume), prop::option::of(claim))
+    (0..3usize).prop_flat_map(|kind| {
+        let (volume, claim) = (a_volume(kind), a_claim(kind));
+        (Just(pair(kind)), prop::option::of(volume), prop::option::of(claim))
     })
 }
 
@@ -217,6 +223,7 @@ proptest! {
         prop_assert_eq!(phase_of_claim(&claim), Some("Bound"));
         prop_assert_eq!(claim_uid(&volume), claim.metadata.uid.as_deref());
         prop_assert_eq!(volume_relation(&wanted, &volume), Relation::Ours);
+        prop_assert!(!is_wide(&wanted, &volume), "services see more than their model");
         prop_assert_eq!(claim_relation(&wanted, &claim, Some(&volume)), Relation::Ours);
     }
 }
