@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use localmodel::download::source::protocol::next_page;
 
 fuzz_target!(|header: &str| {
-    if let Some(address) = next_page(header) {
+    if let Ok(Some(address)) = next_page(header) {
         assert!(header.contains(&format!("<{address}>")));
     }
 });

@@ -20,7 +20,9 @@ const LONGEST_VERSION: usize = 1024;
 /// Bytes that a manifest takes for a file beside its name and version: keys, size, SHA-256 and blanks.
 const OF_A_FILE: u64 = 200;
 /// How many names a list may hold for each file that may be chosen from it.
-const ENTRIES_PER_FILE: usize = 50;
+const ENTRIES_PER_FILE: usize = 10;
+/// The most bytes of names and versions that are held until a list is complete.
+const MOST_HELD: usize = 64 << 20;
 
 /// What a download may bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +128,8 @@ pub struct Listing {
     files: Vec<PlannedFile>,
     /// All files, wanted or not.
     count: usize,
+    /// Names that are held for the list, those of them that are wanted, and their bytes.
+    held: [usize; 3],
 }
 
 impl Listing {
@@ -133,12 +137,28 @@ impl Listing {
     pub fn new(allowance: Allowance, selection: &Selection, source: &str) -> Self {
         let budget = Budget::new(allowance, source);
         let selection = selection.clone();
-        Self { budget, selection, names: HashSet::new(), files: Vec::new(), count: 0 }
+        Self { budget, selection, names: HashSet::new(), files: Vec::new(), count: 0, held: [0; 3] }
     }
 
     /// Counts a name that is no file: a folder, or what stands for one.
     pub fn add_folder(&mut self) -> Result<()> {
         self.budget.add_entry()
+    }
+
+    /// Counts a name that is held until the list is complete, when it becomes that of a file or of nothing.
+    pub fn hold(&mut self, name: &str, version: Option<&str>) -> Result<()> {
+        let allowed = self.budget.allowance.files;
+        let wanted = !name.ends_with('/') && self.selection.wants(name);
+        let held = [1, usize::from(wanted), name.len() + version.map_or(0, str::len)];
+        // Some of what is wanted may turn out to stand for folders.
+        let most = [allowed.saturating_mul(ENTRIES_PER_FILE), allowed.saturating_mul(2), MOST_HELD];
+        for ((sum, more), most) in self.held.iter_mut().zip(held).zip(most) {
+            *sum += more;
+            if *sum > most {
+                return Err(Error::TooManyFiles { source_uri: self.budget.source.clone(), most: allowed });
+            }
+        }
+        Ok(())
     }
 
     /// Adds a file, unless it is not wanted. Its name is checked.
@@ -236,13 +256,13 @@ mod tests {
     fn what_is_not_wanted_counts_for_the_end_of_the_list_alone() {
         let selection = Selection::new(vec!["*.json".into()], vec![]).unwrap();
         let mut listing = Listing::new(Allowance { bytes: 5, files: 2 }, &selection, "s3://b/m");
-        for number in 0..98 {
+        for number in 0..18 {
             listing.add(file(&format!("{number}.bin"), u64::MAX)).unwrap();
         }
         listing.add(file("a.json", 5)).unwrap();
         listing.add_folder().unwrap();
         let error = listing.add_folder().unwrap_err();
         assert_eq!(error.reason(), Reason::TooManyFiles, "{error}");
-        assert_eq!((listing.count(), listing.into_files().len()), (99, 1));
+        assert_eq!((listing.count(), listing.into_files().len()), (19, 1));
     }
 }

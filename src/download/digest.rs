@@ -72,16 +72,19 @@ impl Hasher {
 
     /// The SHA-256 of all bytes if they are the expected ones, else the digest that they have.
     pub fn verify(self, expected: &Digest) -> Result<String, Digest> {
+        let (sha256, found) = self.finish();
+        if found == *expected || *expected == Digest::Untold { Ok(sha256) } else { Err(found) }
+    }
+
+    /// The SHA-256 of all bytes, and the digest of the kind that the source tells.
+    pub fn finish(self) -> (String, Digest) {
         let sha256 = hex::encode(self.sha256.finalize());
-        if *expected == Digest::Untold {
-            return Ok(sha256);
-        }
         let found = match self.other {
             Other::Git(sha1) => Digest::GitBlob(hex::encode(sha1.finalize())),
             Other::Md5(md5) => Digest::Md5(hex::encode(md5.finalize())),
             Other::None => Digest::Sha256(sha256.clone()),
         };
-        if found == *expected { Ok(sha256) } else { Err(found) }
+        (sha256, found)
     }
 
     /// The state after the bytes so far, from which [`Self::restore`] goes on.

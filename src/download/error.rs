@@ -62,10 +62,15 @@ pub enum Error {
     #[error("{place} does not exist, or holds nothing: check its name")]
     NoObjects { place: String },
     #[error(
-        "{place} refuses access: check the credentials (in a cluster: the secret or service account that the \
-         cache or the ClusterStorageContainer names)"
+        "{place} refuses access ({why}): check the credentials (in a cluster: the secret or service account that \
+         the cache or the ClusterStorageContainer names)"
     )]
-    StoreRefused { place: String },
+    StoreRefused { place: String, why: String },
+    #[error(
+        "there are no credentials for {place}: {why}; give some (in a cluster: by the secret or service account that \
+         the cache or the ClusterStorageContainer names), or set awsAnonymousCredential=true for a public bucket of S3"
+    )]
+    NoCredentials { place: String, why: String },
     #[error("{place} changed while it was downloaded")]
     Changed { place: String },
     #[error("{source_uri} holds no file to download: {why}")]
@@ -209,7 +214,9 @@ impl Error {
             Self::Gated { .. } => Reason::RepositoryGated,
             Self::TokenMissing { .. } => Reason::TokenMissing,
             Self::TokenInvalid { .. } => Reason::TokenInvalid,
-            Self::Forbidden { .. } | Self::StoreRefused { .. } => Reason::AccessDenied,
+            Self::Forbidden { .. } | Self::StoreRefused { .. } | Self::NoCredentials { .. } => {
+                Reason::AccessDenied
+            }
             Self::Refused { .. } | Self::BadAnswer { .. } | Self::Archive { .. } => Reason::SourceRefused,
             Self::Certificate { .. } => Reason::CertificateNotTrusted,
             Self::Passing { fault: Fault::RateLimited { .. }, .. } => Reason::RateLimited,

@@ -42,6 +42,9 @@ pub struct PlannedFile {
     /// Which version of it is wanted, where the source tells versions apart by themselves: an `ETag`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The name of the object that it is, where that is not the source's prefix with the file's name behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Whether it has to come in one answer, since its size is not known or answers differ; `size` is 0 then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub one_stream: bool,
@@ -50,7 +53,7 @@ pub struct PlannedFile {
 impl PlannedFile {
     /// A file of which there is one version.
     pub fn new(path: impl Into<String>, size: u64, digest: Digest) -> Self {
-        Self { path: path.into(), size, digest, version: None, one_stream: false }
+        Self { path: path.into(), size, digest, version: None, key: None, one_stream: false }
     }
 
     /// The entry in the manifest, once it is known that it hashes to this.

@@ -226,7 +226,7 @@ impl Growing {
             if complete { state.hasher.take() } else { None }
         };
         let Some(hasher) = hasher else { return Ok(()) };
-        let event = match hasher.verify(&self.link.expected(&self.file.digest)) {
+        let event = match self.link.verify(hasher, &self.file.digest) {
             Ok(sha256) => {
                 self.part.finish(self.file.size)?;
                 self.store.place(&self.part, &self.file.path)?;

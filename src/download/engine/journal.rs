@@ -47,8 +47,8 @@ pub struct Replay {
 /// Names what is fetched: a journal of anything else is worth nothing. `place` is the address and revision
 /// that the file is asked of.
 pub fn key(place: &str, file: &PlannedFile, chunks: Chunks) -> String {
-    let PlannedFile { path, size, digest, version, one_stream: _ } = file;
-    let parts = format!("{place:?} {path:?} {size} {digest} {version:?} {}", chunks.length(0));
+    let PlannedFile { path, size, digest, version, key, one_stream: _ } = file;
+    let parts = format!("{place:?} {path:?} {size} {digest} {version:?} {key:?} {}", chunks.length(0));
     hex::encode(&Sha256::digest(parts)[..16])
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::buffers::Buffer;
 use super::receive::Receiver;
 use super::{Transfer, mismatch, twice};
-use crate::download::digest::{Digest, Hasher};
+use crate::download::digest::Hasher;
 use crate::download::error::{Error, Result};
 use crate::download::manifest::ManifestFile;
 use crate::download::plan::PlannedFile;
@@ -39,32 +39,32 @@ impl Transfer {
 
 /// Fetches a file; one that came corrupt is fetched once more.
 async fn one(transfer: &Transfer, file: PlannedFile) -> Result<ManifestFile> {
-    let mut result = once(transfer, &file).await;
+    let link = Arc::new(Link::default());
+    let mut result = once(transfer, &file, &link).await;
     if let Err(error @ Error::ChecksumMismatch { .. }) = &result {
         tracing::warn!(path = file.path, %error, "a file came corrupt, trying once more");
         transfer.progress.lost(file.size, None);
-        result = once(transfer, &file).await.map_err(twice);
+        link.forget().await;
+        result = once(transfer, &file, &link).await.map_err(twice);
     }
     let fetched = file.known_as(result?);
     transfer.placed(&fetched).await?;
     Ok(fetched)
 }
 
-async fn once(transfer: &Transfer, file: &PlannedFile) -> Result<String> {
+async fn once(transfer: &Transfer, file: &PlannedFile, link: &Arc<Link>) -> Result<String> {
     let mut buffer = Buffer::of_its_own(usize::try_from(file.size).unwrap_or(usize::MAX));
-    let link = Link::default();
-    let receiver = Receiver { transfer, file, link: &link, meter: None };
+    let receiver = Receiver { transfer, file, link, meter: None };
     receiver.fill(&mut buffer, 0..file.size, file.size, &mut None).await?;
-    let (store, file) = (Arc::clone(&transfer.store), file.clone());
-    let expected = link.expected(&file.digest);
-    transfer.threads.run(move || write(&store, &file, &expected, &buffer)).await
+    let (store, file, link) = (Arc::clone(&transfer.store), file.clone(), Arc::clone(link));
+    transfer.threads.run(move || write(&store, &file, &link, &buffer)).await
 }
 
 /// Gives the file its name if its digest is right; gives its SHA-256.
-fn write(store: &Store, file: &PlannedFile, expected: &Digest, buffer: &Buffer) -> Result<String> {
+fn write(store: &Store, file: &PlannedFile, link: &Link, buffer: &Buffer) -> Result<String> {
     let mut hasher = Hasher::new(&file.digest, file.size);
     hasher.update(buffer.filled());
-    let sha256 = hasher.verify(expected).map_err(|found| mismatch(file, &found))?;
+    let sha256 = link.verify(hasher, &file.digest).map_err(|found| mismatch(file, &found))?;
     let mut unfinished = store.unfinished(&file.path)?;
     unfinished.write_all(buffer.filled())?;
     unfinished.place_before_it_is_durable(&file.path)?;

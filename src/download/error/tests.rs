@@ -57,7 +57,15 @@ fn of_sources() -> Vec<Error> {
             commit: "0123456789abcdef0123456789abcdef01234567".into(),
         },
         Error::NoObjects { place: "s3://bucket/model".into() },
-        Error::StoreRefused { place: "s3://bucket/model".into() },
+        Error::StoreRefused {
+            place: "s3://bucket/model".into(),
+            why: "ExpiredToken: The provided token has expired.".into(),
+        },
+        Error::NoCredentials {
+            place: "s3://bucket/model".into(),
+            why: "no variable names any (AWS_ACCESS_KEY_ID, AWS_ROLE_ARN), and the machine has none (…)"
+                .into(),
+        },
         Error::Changed { place: "s3://bucket/model".into() },
         Error::NothingSelected {
             source_uri: "hf://acme/model".into(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
-use reqwest::{Client, NoProxy, Proxy, Response, Url};
+use reqwest::{Client, NoProxy, Proxy, Request, Response, Url};
 use tokio::time::timeout;
 
 use super::trust::Trust;
@@ -93,6 +93,17 @@ impl Http {
         Err(Error::BadAnswer { what: plain(&url), why: format!("more than {MOST_REDIRECTS} redirects") })
     }
 
+    /// Sends a request that is complete in itself; a redirect is an answer like any other.
+    pub async fn send_as_it_is(&self, request: Request) -> Result<Answer> {
+        self.pause.over().await;
+        let url = request.url().clone();
+        let response = match timeout(self.stall, self.client.execute(request)).await {
+            Ok(sent) => sent.map_err(|error| connection_error(&url, error))?,
+            Err(_) => return Err(Error::Passing { what: plain(&url), fault: Fault::Stalled(self.stall) }),
+        };
+        Ok(Answer { url, from_endpoint: true, response, stall: self.stall })
+    }
+
     async fn send(&self, url: &Url, range: Option<&Range<u64>>, with_token: bool) -> Result<Response> {
         let mut request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(range) = range {
@@ -172,7 +183,9 @@ fn redirect_of(from: &Url, response: &Response) -> Result<Option<Url>> {
         return Ok(None);
     }
     let bad = |why: &str| Error::BadAnswer { what: plain(from), why: why.to_owned() };
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    // Some servers send names as they are, in UTF-8.
+    let location =
+        response.headers().get(LOCATION).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     let location = location.ok_or_else(|| bad("a redirect without Location"))?;
     let next = from.join(location).map_err(|_| bad("a redirect to something that is not an address"))?;
     match (from.scheme(), next.scheme()) {
@@ -206,7 +219,7 @@ fn certificate_problem(error: &reqwest::Error) -> Option<String> {
 }
 
 /// The chain of causes in one line.
-fn causes(error: reqwest::Error) -> String {
+pub fn causes(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -84,8 +84,8 @@ impl Hub {
             for file in page {
                 listing.add(file)?;
             }
-            match answer.header("link").and_then(protocol::next_page) {
-                Some(next) => url = self.page_url(&answer.url, next)?,
+            match next_page(&answer)? {
+                Some(next) => url = self.page_url(&answer.url, &next)?,
                 None => return Ok(listing),
             }
         }
@@ -165,10 +165,13 @@ impl Hub {
     /// The address of the next page, at this endpoint: a mirror hands on the links of the hub behind it.
     fn page_url(&self, page: &Url, next: &str) -> Result<Url> {
         let next = page.join(next).map_err(|error| bad(page, &format!("its next page: {error}")))?;
-        let path = next.path().find("/api/").map(|at| &next.path()[at..]);
-        let path = path.ok_or_else(|| bad(page, &"its next page is not of the API"))?;
         let mut url = self.http.endpoint().clone();
-        url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+        // The endpoint's own path may hold `/api/` too.
+        let base = url.path().trim_end_matches('/').to_owned();
+        let of_endpoint = next.path().strip_prefix(&base).filter(|path| path.starts_with("/api/models/"));
+        let path = of_endpoint.or_else(|| next.path().find("/api/models/").map(|at| &next.path()[at..]));
+        let path = path.ok_or_else(|| bad(page, &"its next page is not of the API"))?;
+        url.set_path(&format!("{base}{path}"));
         url.set_query(next.query());
         Ok(url)
     }
@@ -205,6 +208,17 @@ impl Refusal<'_> {
             (_, status) => Error::Refused { what, status, message: self.message.map(str::to_owned) },
         }
     }
+}
+
+/// The address of the next page, in whichever of an answer's `Link` headers it is.
+fn next_page(answer: &Answer) -> Result<Option<String>> {
+    for header in answer.response.headers().get_all("link") {
+        let header = String::from_utf8_lossy(header.as_bytes());
+        if let Some(next) = protocol::next_page(&header).map_err(|why| bad(&answer.url, &why))? {
+            return Ok(Some(next.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 fn no_revision(repository: String, asked: Asked<'_>) -> Error {
@@ -301,6 +315,19 @@ mod tests {
             assert_eq!(next.as_str(), "https://mirror/hf/api/models/o/m/tree/c1?cursor=2");
         }
         assert!(mirror.page_url(&page, "https://elsewhere/x").is_err());
+        // A path of its own that looks like the API's.
+        let base = "https://mirror/artifactory/api/models/hf";
+        let mirror = hub(base);
+        let path = "/api/models/o/m/tree/c1?cursor=2";
+        for next in [
+            format!("{base}{path}"),
+            format!("/artifactory/api/models/hf{path}"),
+            format!("https://huggingface.co{path}"),
+            "?cursor=2".to_owned(),
+        ] {
+            let page = mirror.url(["api", "models", "o", "m", "tree", "c1"]);
+            assert_eq!(mirror.page_url(&page, &next).unwrap().as_str(), format!("{base}{path}"), "{next}");
+        }
     }
 
     #[test]

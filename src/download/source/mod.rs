@@ -4,7 +4,6 @@
 //! schemes.
 
 mod body;
-mod credentials;
 mod http;
 mod hub;
 mod link;
@@ -72,7 +71,7 @@ impl Source {
         let listing = || Listing::new(settings.allowance, &settings.selection, told);
         match self {
             Self::Hub(hub) => hub.files(commit.unwrap_or_default(), listing()).await,
-            Self::Objects(objects) => objects.files(listing).await,
+            Self::Objects(objects) => objects.files(listing()).await,
             Self::Web(web) => web.files(listing()).await,
             Self::Local(local) => local.files(listing()).await,
         }

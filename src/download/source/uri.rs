@@ -46,6 +46,8 @@ pub struct Bucket {
     pub name: String,
     /// An object, or what the names of all objects begin with, up to a `/`; no `/` at its ends.
     pub prefix: String,
+    /// Whether the URI ends with a `/`: then it means no object of that name.
+    pub is_folder: bool,
 }
 
 /// Where a bucket is; printed without its signature.
@@ -59,6 +61,10 @@ pub enum Account {
     Azure {
         /// The account.
         name: Option<String>,
+        /// The host that an `https` URI names.
+        host: Option<String>,
+        /// The host that another one names, unless the environment names an endpoint.
+        usual_host: Option<String>,
         /// The URI's query.
         signature: Option<String>,
     },
@@ -99,7 +105,8 @@ impl Location {
             [".blob.core.windows.net", ".blob.storage.azure.net"].iter().any(|end| host.ends_with(end));
         if azure {
             let name = host.split('.').next().map(str::to_owned);
-            let account = Account::Azure { name, signature: url.query().map(str::to_owned) };
+            let signature = url.query().map(str::to_owned);
+            let account = Account::Azure { name, host: Some(host.to_owned()), usual_host: None, signature };
             return Bucket::parse(uri, account, url.path().trim_start_matches('/')).map(Self::Bucket);
         }
         if !url.username().is_empty() || url.password().is_some() {
@@ -143,27 +150,37 @@ impl Bucket {
         if name.is_empty() || !name.chars().all(allowed) {
             return Err(invalid(uri, "it names no bucket: letters, digits, '-', '_' and '.'"));
         }
+        let is_folder = prefix.ends_with('/');
         let prefix = prefix.trim_matches('/');
-        if prefix.split('/').any(|part| part == ".." || part == ".") || prefix.contains("//") {
-            return Err(invalid(uri, "its path holds '.', '..' or an empty part"));
+        if prefix.split('/').any(|part| part == ".." || part == ".") {
+            return Err(invalid(uri, "its path holds '.' or '..'"));
         }
         let prefix = match account {
             // These URIs are web addresses, whose paths are encoded.
             Account::Azure { .. } => percent_decode_str(prefix).decode_utf8_lossy().into_owned(),
             Account::S3 | Account::Gcs => prefix.to_owned(),
         };
-        Ok(Self { account, name: name.to_owned(), prefix })
+        Ok(Self { account, name: name.to_owned(), prefix, is_folder })
     }
 
     /// `abfs://container@account.dfs.core.windows.net/prefix`, or `abfs://container/prefix`.
     fn abfs(uri: &str, rest: &str) -> Result<Self> {
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (container, account) = match host.split_once('@') {
-            Some((container, account)) => (container, account.split('.').next().map(str::to_owned)),
+        let (container, host) = match host.split_once('@') {
+            Some((container, host)) => (container, Some(host)),
             None => (host, None),
         };
-        let account = Account::Azure { name: account, signature: None };
+        let name = host.and_then(|host| host.split('.').next()).map(str::to_owned);
+        // Blobs are asked for, whichever of an account's two hosts is named.
+        let usual_host =
+            host.filter(|host| host.contains('.')).map(|host| host.replacen(".dfs.", ".blob.", 1));
+        let account = Account::Azure { name, host: None, usual_host, signature: None };
         Self::parse(uri, account, &format!("{container}/{path}"))
+    }
+
+    /// The bucket without the prefix, for messages.
+    pub fn whole(&self) -> String {
+        Self { prefix: String::new(), ..self.clone() }.to_string()
     }
 
     /// The scheme that such a bucket is asked for by.
@@ -181,9 +198,14 @@ impl std::fmt::Debug for Account {
         match self {
             Self::S3 => f.write_str("S3"),
             Self::Gcs => f.write_str("Gcs"),
-            Self::Azure { name, signature } => {
+            Self::Azure { name, host, usual_host, signature } => {
                 let signature = signature.as_ref().map(|_| "…");
-                f.debug_struct("Azure").field("name", name).field("signature", &signature).finish()
+                let host = host.as_ref().or(usual_host.as_ref());
+                f.debug_struct("Azure")
+                    .field("name", name)
+                    .field("host", &host)
+                    .field("signature", &signature)
+                    .finish()
             }
         }
     }
@@ -225,9 +247,10 @@ impl std::fmt::Display for Repository {
     }
 }
 
-/// Whether a revision is a full commit id, which needs no look-up and never moves.
+/// Whether a revision is a full commit id, which needs no look-up and never moves; some hubs have ones of SHA-256.
 pub fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    matches!(revision.len(), 40 | 64)
+        && revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn invalid(uri: &str, why: &str) -> Error {
@@ -269,7 +292,6 @@ mod tests {
             ("s3://", "InvalidSource"),
             ("s3:///model", "InvalidSource"),
             ("s3://b/a/../c", "InvalidSource"),
-            ("gs://b/a//c", "InvalidSource"),
             ("gs://b?x/a", "InvalidSource"),
             ("abfs://@account/x", "InvalidSource"),
             ("https://host/", "InvalidSource"),
@@ -299,34 +321,49 @@ mod tests {
             Location::parse(&format!("hf://o/m:{revision}")).unwrap().commit().map(str::to_owned)
         };
         assert_eq!(of(commit).as_deref(), Some(commit));
+        let of_sha256 = "ab".repeat(32);
+        assert_eq!(of(&of_sha256), Some(of_sha256.clone()));
         assert_eq!(of(&commit[..39]), None);
         assert_eq!(of(&commit.to_uppercase()), None);
     }
 
     fn bucket(uri: &str) -> (Account, String, String) {
         match Location::parse(uri).unwrap() {
-            Location::Bucket(Bucket { account, name, prefix }) => (account, name, prefix),
+            Location::Bucket(Bucket { account, name, prefix, .. }) => (account, name, prefix),
             other => panic!("{uri} is {other:?}"),
         }
     }
 
     #[test]
     fn a_bucket_is_named_by_its_store_and_a_prefix() {
-        let azure = |name: Option<&str>, signature: Option<&str>| Account::Azure {
-            name: name.map(str::to_owned),
+        let azure = |host: &str, signature: Option<&str>| Account::Azure {
+            name: Some("acc".to_owned()),
+            host: Some(host.to_owned()),
+            usual_host: None,
             signature: signature.map(str::to_owned),
         };
+        let abfs = |name: Option<&str>, usual_host: Option<&str>| Account::Azure {
+            name: name.map(str::to_owned),
+            host: None,
+            usual_host: usual_host.map(str::to_owned),
+            signature: None,
+        };
+        let usual = "acc.blob.core.windows.net";
+        let zone = "acc.z7.blob.storage.azure.net";
         for (uri, account, name, prefix) in [
             ("s3://bucket/models/llama", Account::S3, "bucket", "models/llama"),
             ("s3://bucket/models/llama/", Account::S3, "bucket", "models/llama"),
             ("s3://bucket", Account::S3, "bucket", ""),
             ("s3://bucket/100%/a b", Account::S3, "bucket", "100%/a b"),
             ("gs://my.bucket_1/model", Account::Gcs, "my.bucket_1", "model"),
-            ("https://acc.blob.core.windows.net/c/a%20b/m", azure(Some("acc"), None), "c", "a b/m"),
-            ("https://acc.blob.core.windows.net/c/m?sig=x", azure(Some("acc"), Some("sig=x")), "c", "m"),
-            ("https://acc.z7.blob.storage.azure.net/c/m", azure(Some("acc"), None), "c", "m"),
-            ("abfss://c@acc.dfs.core.windows.net/m", azure(Some("acc"), None), "c", "m"),
-            ("abfs://c/m", azure(None, None), "c", "m"),
+            ("s3://bucket/a//b", Account::S3, "bucket", "a//b"),
+            ("https://acc.blob.core.windows.net/c/a%20b/m", azure(usual, None), "c", "a b/m"),
+            ("https://acc.blob.core.windows.net/c/m?sig=x", azure(usual, Some("sig=x")), "c", "m"),
+            ("https://acc.z7.blob.storage.azure.net/c/m", azure(zone, None), "c", "m"),
+            ("abfss://c@acc.dfs.core.windows.net/m", abfs(Some("acc"), Some(usual)), "c", "m"),
+            ("abfs://c@acc.z7.dfs.storage.azure.net/m", abfs(Some("acc"), Some(zone)), "c", "m"),
+            ("abfs://c@acc/m", abfs(Some("acc"), None), "c", "m"),
+            ("abfs://c/m", abfs(None, None), "c", "m"),
         ] {
             assert_eq!(bucket(uri), (account, name.to_owned(), prefix.to_owned()), "{uri}");
         }

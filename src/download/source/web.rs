@@ -85,7 +85,8 @@ impl Web {
         }
         let name = self.name(&answer);
         let version = tag(&answer);
-        let one_stream = size.is_none() || self.differs.load(Relaxed);
+        // An answer may be empty by mistake, and there would be nothing to compare it with.
+        let one_stream = size.is_none_or(|size| size == 0) || self.differs.load(Relaxed);
         if size.is_none() {
             self.check_end(&answer)?;
         }
@@ -208,7 +209,7 @@ fn refused(answer: &Answer, status: u16) -> Error {
         return Error::Passing { what, fault };
     }
     match status {
-        401 | 403 if answer.from_endpoint => Error::StoreRefused { place: what },
+        401 | 403 if answer.from_endpoint => Error::StoreRefused { place: what, why: status.to_string() },
         401 | 403 => Error::Passing { what, fault: Fault::LinkExpired(status) },
         404 | 410 => Error::NoObjects { place: what },
         416 => Error::Changed { place: what },
