@@ -5,6 +5,7 @@ pub mod agent;
 pub mod api;
 pub mod config;
 pub mod credentials;
+mod definitions;
 pub mod download;
 pub mod error;
 pub mod live_config;

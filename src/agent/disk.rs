@@ -6,6 +6,7 @@
 mod gate;
 mod known;
 mod look;
+mod origin;
 mod room;
 mod scrub;
 mod serve;
@@ -19,10 +20,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::process::geteuid;
 
-use super::adopt;
+use super::adopt::{self, OtherNames};
 use super::erase::erase;
 use super::folders::{
     each_name, is_folder, is_folder_within, lend_good_files, link_files, link_good_files, own_folder, usable,
@@ -49,6 +51,8 @@ pub(super) struct Disk {
     on_node: String,
     /// Damage that could not be written down where it was found.
     unrecorded: Arc<Mutex<BTreeMap<CopyKey, BTreeSet<String>>>>,
+    /// The copies whose manifest this agent has placed or written, for file systems that keep no seal.
+    sealed: Arc<Mutex<BTreeSet<CopyKey>>>,
     /// What earlier looks found.
     known: Arc<Known>,
 }
@@ -56,7 +60,13 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn new(root: impl Into<PathBuf>, on_node: Option<&str>) -> Self {
         let on_node = on_node.map(|path| format!(" {path}")).unwrap_or_default();
-        Self { root: root.into(), on_node, unrecorded: Arc::default(), known: Arc::default() }
+        Self {
+            root: root.into(),
+            on_node,
+            unrecorded: Arc::default(),
+            sealed: Arc::default(),
+            known: Arc::default(),
+        }
     }
 
     /// Makes the folders of an area where they are missing; says why it cannot be used otherwise (A2).
@@ -102,15 +112,19 @@ impl Disk {
         self.is_folder(&path).then(|| ProgressReport::read(&path)).flatten()
     }
 
-    /// Makes `incoming/K` for a Job. What is good in a damaged `models/K` is linked into it, so that the
-    /// Job fetches only the rest. Where there is none, and the Job's initializer is known to ask before it
-    /// believes them, files of another area's copy are lent (K4).
-    pub(super) fn prepare(&self, copy: &CopyKey, may_lend: bool) -> Result<(), Error> {
+    /// Makes `incoming/K` for a Job. What is good in a damaged `models/K` is linked into it for our own downloader, so
+    /// that it fetches only the rest; another initializer may write files in their place, and with them those of the
+    /// copy that services read. Where there is no copy, those of another area's may be lent (K4).
+    pub(super) fn prepare(&self, copy: &CopyKey, ours: bool, may_lend: bool) -> Result<(), Error> {
         let before = self.path(INCOMING, copy);
-        if self.is_folder(&before) && lent::is_unproved(&before) {
-            self.erase_incoming(copy)?; // lent to an earlier Job, whose initializer may have been another
+        let is_unproved = self.is_folder(&before) && lent::is_unproved(&before);
+        if is_unproved || (ours && self.is_foreign(copy)) {
+            self.erase_incoming(copy)?; // lent to an earlier Job, or written by another initializer
         }
         let incoming = self.own_incoming(copy)?;
+        if !ours {
+            return self.mark_foreign(copy);
+        }
         let doing = || format!("linking into {}", incoming.display());
         let model = self.path(MODELS, copy);
         if !self.is_folder(&model) {
@@ -122,8 +136,8 @@ impl Disk {
             Ok(None) => return Ok(()), // nobody vouches for what is there
             // The files may be as good as ever: the Job compares each with what the source says.
             Err(_) => {
-                let mut files = adopt::files(&model).doing(doing)?;
-                files.retain(|file| !unrecorded.contains(file));
+                let Ok(mut files) = adopt::files(&model, OtherNames::Allowed) else { return Ok(()) };
+                files.retain(|file| !unrecorded.contains(file) && !file.starts_with(".cache/"));
                 return link_files(&files, &model, &incoming).doing(doing);
             }
         };
@@ -206,13 +220,14 @@ impl Disk {
     pub(super) fn place(&self, copy: &CopyKey) -> Result<(), Error> {
         let (from, to) = (self.path(INCOMING, copy), self.path(MODELS, copy));
         let doing = || format!("moving {} to {}", from.display(), to.display());
-        if !self.is_folder(&from) || !is_complete(&from) {
+        if !self.is_folder(&from) || self.is_foreign(copy) || !is_complete(&from) {
             return Ok(());
         }
         if is_kept(&to) {
             mark_kept(&from).doing(doing)?;
         }
         scrub::carry_over(&to, &from);
+        self.seal(copy, &from);
         self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).remove(copy);
         let flags = if is_folder(&to) { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         renameat_with(CWD, &from, CWD, &to, flags).map_err(io::Error::from).doing(doing)?;
@@ -222,32 +237,23 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes the manifest of what another initializer left in `incoming/K`.
-    pub(super) fn adopt(&self, copy: &CopyKey, source: &str) -> Result<(), Error> {
-        self.write_manifest(&self.path(INCOMING, copy), source)
-    }
-
-    /// The same for what KServe's Job left in `models/K`.
-    pub(super) fn adopt_model(&self, copy: &CopyKey, source: &str) -> Result<(), Error> {
-        self.write_manifest(&self.path(MODELS, copy), source)
-    }
-
-    fn write_manifest(&self, path: &Path, source: &str) -> Result<(), Error> {
-        let doing = || format!("writing the manifest of {}", path.display());
-        if !self.is_folder(path) || is_complete(path) {
-            return Ok(()); // the downloader's own came meanwhile, and says more
-        }
-        let manifest = adopt::manifest(path, source).doing(doing)?;
-        manifest.write(path).map_err(io::Error::other).doing(doing)
+    /// When a copy was made, as far as its folder says.
+    pub(super) fn made(&self, copy: &CopyKey) -> Option<Timestamp> {
+        let path = self.path(MODELS, copy);
+        let manifest = fs::symlink_metadata(path.join(Manifest::PATH));
+        let found = manifest.or_else(|_| fs::symlink_metadata(&path)).ok()?;
+        found.modified().ok().and_then(|time| Timestamp::try_from(time).ok())
     }
 
     pub(super) fn erase_model(&self, copy: &CopyKey) -> Result<(), Error> {
         self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).remove(copy);
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).remove(copy);
         self.erase(&self.path(MODELS, copy))
     }
 
     pub(super) fn erase_incoming(&self, copy: &CopyKey) -> Result<(), Error> {
-        self.erase(&self.path(INCOMING, copy))
+        self.erase(&self.path(INCOMING, copy))?;
+        self.remove_mark(copy)
     }
 
     /// Erases a folder, its manifest first: what is half erased must not look complete.

@@ -8,6 +8,7 @@ mod adopt;
 mod disk;
 mod erase;
 mod folders;
+mod pulse;
 mod recipes;
 mod scrub;
 mod sources;
@@ -29,7 +30,8 @@ use crate::config::Config;
 use crate::download::ProgressReport;
 use crate::error::Error;
 use crate::live_config::LiveConfig;
-use crate::plan::disk::CopyKey;
+use crate::plan::disk::{CopyKey, Folder};
+use crate::plan::local_status::Usage;
 use crate::plan::names::is_member;
 use crate::plan::pass::{self, JobPhase, JobView, PROGRESS_EVERY, Problem, Said, View};
 use crate::plan::recipe::Recipe;
@@ -38,6 +40,7 @@ use crate::plan::{self, job_view, sizes, takeover};
 use crate::telemetry;
 use crate::telemetry::metrics::AgentMetrics;
 use disk::{Disk, Scan};
+use pulse::Pulse;
 use scrub::Scrub;
 use sources::Sources;
 use work::With;
@@ -86,7 +89,12 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
     let pace = move || (&live.get().scrub).into();
     let scrub = Scrub::new(disk.clone(), pace, copies, wake.clone(), metrics.clone());
     let measured = metrics.clone();
-    let health = telemetry::router(waiting, move || measured.text());
+    let asked = disk.clone();
+    let (pulse, questions) = Pulse::new(move || asked.answer(), pulse::LIMIT);
+    let responds = Arc::new(AtomicBool::new(true));
+    let (alive, looks) = (pulse.clone(), responds.clone());
+    let is_well = move || alive.answers() && looks.load(Ordering::Relaxed);
+    let health = telemetry::router(is_well, waiting, move || measured.text());
     let agent = Agent {
         disk,
         client,
@@ -95,10 +103,13 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         wake,
         scrubbed,
         passed,
+        pulse,
+        responds,
         first_groups: HashMap::new(),
         said: None,
         reported: BTreeSet::new(),
         progress: (None, BTreeMap::new()),
+        unadoptable: BTreeMap::new(),
         refused: BTreeMap::new(),
         unserved: BTreeMap::new(),
         tried: BTreeMap::new(),
@@ -110,6 +121,7 @@ pub async fn run(client: Client, settings: Settings) -> Result<(), Error> {
         result = telemetry::serve(port, health) => result,
         () = agent.run() => Ok(()),
         never = scrub.run() => match never {},
+        never = questions.run() => match never {},
         () = crate::shutdown_signal() => {
             tracing::info!("agent stops");
             Ok(())
@@ -126,6 +138,10 @@ struct Agent {
     /// The copies that the scrub reads.
     scrubbed: watch::Sender<BTreeSet<CopyKey>>,
     passed: Arc<AtomicBool>,
+    /// Whether the disk answers.
+    pulse: Pulse,
+    /// Whether the last pass could look at it.
+    responds: Arc<AtomicBool>,
     /// The first group of each cluster cache that this node has an entry of: it never changes.
     first_groups: HashMap<String, String>,
     /// What was said last; before that, what stands in the status.
@@ -134,6 +150,8 @@ struct Agent {
     reported: BTreeSet<String>,
     /// How far the downloads were at the last look, and when that was: the status follows no faster (A8).
     progress: (Option<Timestamp>, BTreeMap<CopyKey, ProgressReport>),
+    /// Why what another initializer has downloaded for a copy cannot be taken for one.
+    unadoptable: BTreeMap<CopyKey, Problem>,
     /// Why the API server refused the last Job of a copy, and when.
     refused: BTreeMap<CopyKey, (Problem, Timestamp)>,
     /// Why a complete copy could not be linked to where pods read it.
@@ -164,8 +182,16 @@ impl Agent {
     async fn pass_and_wait(&mut self, sources: &Sources) {
         let config = self.config.get();
         let interval = Duration::from_secs(config.pass_interval_seconds);
+        if !self.pulse.is_steady() {
+            return self.say_that_the_disk_does_not_respond(sources, interval).await;
+        }
+        self.responds.store(true, Ordering::Relaxed);
         let begun = Instant::now();
-        let result = self.pass(sources, &config).await;
+        let pulse = self.pulse.clone();
+        let result = tokio::select! {
+            result = self.pass(sources, &config) => result,
+            () = pulse.lost() => return,
+        };
         self.metrics.pass(begun, &result);
         self.metrics.config(self.config.problem().is_some());
         let pause = match result {
@@ -234,6 +260,7 @@ impl Agent {
             progress: &self.progress.1,
             before: &before,
             recipes: &digests,
+            unadoptable: &self.unadoptable,
             refused: &self.refused,
             unserved: &self.unserved,
             tried: &self.tried,
@@ -258,6 +285,34 @@ impl Agent {
         self.carry_out(&outcome.actions, &with, sources, config).await?;
         self.remember(&digests, &jobs);
         told.and(written).map(|()| outcome.wake)
+    }
+
+    /// Says that the disk hangs, as often as a pass would have been; whatever of it is left over ends first.
+    async fn say_that_the_disk_does_not_respond(&mut self, sources: &Sources, interval: Duration) {
+        self.responds.store(false, Ordering::Relaxed);
+        if let Err(error) = self.say_unanswered(sources).await {
+            tracing::warn!(%error, "that the disk does not respond cannot be written down");
+        }
+        let pulse = self.pulse.clone();
+        tokio::select! {
+            () = pulse.changed() => {}
+            () = tokio::time::sleep(interval.min(RETRY)) => {}
+        }
+    }
+
+    async fn say_unanswered(&mut self, sources: &Sources) -> Result<(), Error> {
+        let Some(local) = sources.local_node().filter(|local| is_member(local, &self.settings.group)) else {
+            return Ok(());
+        };
+        let entries = self.own_entries(&local).await?;
+        let problem = self.disk.not_responding();
+        let before = match &self.said {
+            Some(said) => said.clone(),
+            None => local.status.as_ref().map(plan::local_status::said).unwrap_or_default(),
+        };
+        let outcome = pass::unanswered(&entries, &before, &problem);
+        let look = Look { unanswered: Some(problem), ..Look::default() };
+        self.write_status(&local, &outcome, &look, Timestamp::now()).await
     }
 
     /// Says whose copies the scrub is to read.
@@ -287,7 +342,7 @@ impl Agent {
         let running: Vec<CopyKey> = running.map(|job| job.copy.clone()).collect();
         let is_due = self.progress.0.is_none_or(|last| last + PROGRESS_EVERY <= now);
         let disk = self.disk.clone();
-        let (look, progress) = work::off_the_loop(move || {
+        let look = self.pulse.work(move || {
             let problem = |area: Option<String>| Some((area.clone(), disk.problem(area.as_deref())?));
             let unwritable: BTreeMap<_, _> = areas.into_iter().filter_map(problem).collect();
             let progress = |copy: CopyKey| Some((copy.clone(), disk.progress(&copy)?));
@@ -296,14 +351,24 @@ impl Agent {
             match disk.scan(&wanted) {
                 // Where nothing can be read either, the problem is still to be told.
                 Err(_) if unwritable.contains_key(&None) => {
-                    Ok((Look { unwritable, full: None, scan: Scan::default() }, None))
+                    Ok((Look { unwritable, ..Look::default() }, None))
                 }
-                scan => scan.map(|scan| (Look { unwritable, full: disk.full(), scan }, progress)),
+                scan => scan.map(|scan| {
+                    let (full, usage) = (disk.full(), disk.usage());
+                    (Look { unwritable, full, usage, scan, unanswered: None }, progress)
+                }),
             }
-        })
-        .await?;
+        });
+        let late = |_| Error::Setup("the disk has not answered a look within a minute".into());
+        let (look, progress) = tokio::time::timeout(pulse::LIMIT, look).await.map_err(late)??;
         if let Some(progress) = progress {
             self.progress = (Some(now), progress);
+        }
+        let mut look = look;
+        let found = &mut look.scan.inventory;
+        for copy in self.unadoptable.keys().filter(|copy| !found.sealed.contains(copy)) {
+            // What stands there is no copy, whatever its manifest says.
+            found.models.entry(copy.clone()).and_modify(|folder| *folder = Folder::Bare);
         }
         Ok(look)
     }
@@ -323,7 +388,7 @@ impl Agent {
     /// Tells the pods that wait for a copy how it fares (S11).
     async fn write_gates(&self, outcome: &pass::Outcome) -> Result<(), Error> {
         let (disk, gates, served) = (self.disk.clone(), outcome.gates.clone(), outcome.served_gates.clone());
-        work::off_the_loop(move || {
+        self.pulse.work(move || {
             let mut result = Ok(());
             for (copy, status) in &gates {
                 // One that fails keeps no other from being told.
@@ -378,7 +443,12 @@ impl Agent {
 }
 
 /// What a pass saw of the disk.
+#[derive(Default)]
 struct Look {
+    /// Why nothing was seen of it.
+    unanswered: Option<Problem>,
+    /// Its size and free room.
+    usage: Option<Usage>,
     /// Why the root or a namespace's area cannot be written, where that is so.
     unwritable: BTreeMap<Option<String>, Problem>,
     /// Why nothing can be added to the disk, where no room is left at all.

@@ -28,6 +28,8 @@ pub(super) struct Prepared {
     pub(super) recipe: Recipe,
     /// Whether it runs our own downloader.
     pub(super) ours: bool,
+    /// Whether files of another area's copy may be put before it.
+    pub(super) may_borrow: bool,
     /// Whether the job namespace enforces the "restricted" pod security standard.
     pub(super) restricted: bool,
     /// The storage containers that it was chosen from.
@@ -128,8 +130,9 @@ impl Agent {
         let names = job::secrets(&download);
         let versions = self.versions(names, config).await.map_err(|error| unreadable(&error))?;
         let recipe = job::recipe(&download, &versions);
-        let (ours, entry, containers) = (job::is_ours(&download), entry.clone(), containers.to_vec());
-        Ok(Prepared { entry, credentials, recipe, ours, restricted, containers })
+        let (ours, may_borrow) = (job::is_ours(&download), job::may_borrow(&download));
+        let (entry, containers) = (entry.clone(), containers.to_vec());
+        Ok(Prepared { entry, credentials, recipe, ours, may_borrow, restricted, containers })
     }
 
     /// What the entry's cache brings of its own; none where it names nothing.

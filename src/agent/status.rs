@@ -56,14 +56,17 @@ impl Agent {
         let not_ours: Vec<String> = look.scan.strangers.iter().cloned().collect();
         let own = |copy: &CopyKey| self.scrubbed.borrow().contains(copy);
         let of_own = look.scan.inventory.scrubbed.iter().filter(|(copy, _)| own(copy));
-        let (usage, problem) = (self.disk.usage(), look.unwritable.get(&None).or(look.full.as_ref()));
-        self.metrics.disk(usage, problem.is_none());
-        let disk = local_status::disk(&DiskView {
-            usage,
-            problem,
-            scrub: scrub::summary(of_own.map(|(_, scrubbed)| scrubbed), now),
-            not_ours: &not_ours,
-        });
+        let problem = look.unwritable.get(&None).or(look.full.as_ref());
+        self.metrics.disk(look.usage, problem.or(look.unanswered.as_ref()).is_none());
+        let disk = match &look.unanswered {
+            Some(problem) => local_status::unanswered(before.disks.get(&self.settings.group), problem),
+            None => local_status::disk(&DiskView {
+                usage: look.usage,
+                problem,
+                scrub: scrub::summary(of_own.map(|(_, scrubbed)| scrubbed), now),
+                not_ours: &not_ours,
+            }),
+        };
         if let Some(last) = &disk.last_scrub {
             self.metrics.scrub_completed(last.0);
         }

@@ -12,7 +12,9 @@ use super::sources::Sources;
 use super::{Agent, sources};
 use crate::api::{ClusterStorageContainer, LocalModelNode, ModelEntry};
 use crate::config::Config;
+use crate::definitions;
 use crate::error::{Doing, Error};
+use crate::plan::definitions as plan;
 use crate::plan::disk::CopyKey;
 use crate::plan::job::{self, Download};
 use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER, STORAGE_KEY, is_member};
@@ -57,7 +59,10 @@ impl Agent {
                 (Ok(()), _) => {
                     disk_changed |= !matches!(action, Action::DeleteJob(_) | Action::Download(_));
                     match action {
-                        Action::Download(copy) => drop(self.refused.remove(copy)),
+                        Action::Download(copy) => {
+                            self.refused.remove(copy);
+                            self.unadoptable.remove(copy);
+                        }
                         Action::Serve(copy) => drop(self.unserved.remove(copy)),
                         _ => {}
                     }
@@ -117,8 +122,20 @@ impl Agent {
         Ok(local.spec.local_models.iter().any(|entry| CopyKey::of(entry) == *copy))
     }
 
+    /// Whether a copy stays because the definition of its caches is gone, or is new and they may come back.
+    async fn is_held(&self, copy: &CopyKey) -> Result<bool, Error> {
+        let definition = definitions::now(&self.client, copy.namespace.is_some()).await?;
+        let (disk, of) = (self.disk.clone(), copy.clone());
+        let made = self.pulse.work(move || Ok(disk.made(&of))).await?;
+        let is_held = plan::holds(definition, made, Timestamp::now());
+        if is_held {
+            tracing::warn!(%copy, "kept: the definition of its caches is gone, or they may be about to come back");
+        }
+        Ok(is_held)
+    }
+
     async fn act(
-        &self,
+        &mut self,
         action: &Action,
         with: &With<'_>,
         sources: &Sources,
@@ -132,47 +149,68 @@ impl Agent {
         let disk = self.disk.clone();
         match action.clone() {
             Action::DeleteJob(name) => self.delete_job(&name, config).await,
-            Action::Keep(key) => off_the_loop(move || disk.keep(&key)).await,
+            Action::Keep(key) => self.pulse.work(move || disk.keep(&key)).await,
             Action::Download(copy) => {
                 let Some(Ok(prepared)) = with.recipes.get(&copy) else { return Ok(()) };
-                let may_lend = prepared.ours;
-                off_the_loop(move || disk.prepare(&copy, may_lend)).await?;
+                let (ours, may_borrow) = (prepared.ours, prepared.may_borrow);
+                self.pulse.work(move || disk.prepare(&copy, ours, may_borrow)).await?;
                 self.create_job(prepared, with.local, config).await
             }
             Action::Adopt(copy) => {
                 let Some(source) = source_of(&copy) else { return Ok(()) };
-                off_the_loop(move || disk.adopt(&copy, &source)).await
+                let adopt = {
+                    let copy = copy.clone();
+                    move || disk.adopt(&copy, &source)
+                };
+                self.adopted(copy, self.pulse.work(adopt).await?);
+                Ok(())
             }
             Action::AdoptModel(copy) => {
                 let Some(source) = source_of(&copy) else { return Ok(()) };
-                off_the_loop(move || disk.adopt_model(&copy, &source)).await
+                let adopt = {
+                    let copy = copy.clone();
+                    move || disk.adopt_model(&copy, &source)
+                };
+                self.adopted(copy, self.pulse.work(adopt).await?);
+                Ok(())
             }
-            Action::Link(copy) => off_the_loop(move || disk.link(&copy)).await,
-            Action::Place(copy) => off_the_loop(move || disk.place(&copy)).await,
-            Action::Serve(copy) => off_the_loop(move || disk.serve(&copy)).await,
+            Action::Link(copy) => self.pulse.work(move || disk.link(&copy)).await,
+            Action::Place(copy) => self.pulse.work(move || disk.place(&copy)).await,
+            Action::Serve(copy) => self.pulse.work(move || disk.serve(&copy)).await,
             Action::EraseIncoming(copy) if self.may_erase(&copy, sources, false) => {
-                off_the_loop(move || disk.erase_incoming(&copy)).await
+                self.pulse.work(move || disk.erase_incoming(&copy)).await
             }
             Action::EraseModel(copy) if self.may_erase(&copy, sources, true) => {
-                if self.is_wanted_now(&copy).await? {
+                if self.is_wanted_now(&copy).await? || self.is_held(&copy).await? {
                     return Ok(()); // the watch lags; what it brings wakes the next pass
                 }
-                off_the_loop(move || disk.erase_model(&copy)).await
+                self.pulse.work(move || disk.erase_model(&copy)).await
             }
             Action::EraseServed(copy) if self.may_erase(&copy, sources, true) => {
-                if self.is_wanted_now(&copy).await? {
+                if self.is_wanted_now(&copy).await? || self.is_held(&copy).await? {
                     return Ok(());
                 }
-                off_the_loop(move || disk.erase_served(&copy)).await
+                self.pulse.work(move || disk.erase_served(&copy)).await
             }
             Action::EraseGate(copy) if self.may_erase(&copy, sources, true) => {
-                off_the_loop(move || disk.erase_gate(&copy)).await
+                if self.is_held(&copy).await? {
+                    return Ok(());
+                }
+                self.pulse.work(move || disk.erase_gate(&copy)).await
             }
             Action::EraseIncoming(_)
             | Action::EraseModel(_)
             | Action::EraseGate(_)
             | Action::EraseServed(_) => Ok(()),
-            Action::RemoveArea(namespace) => off_the_loop(move || disk.remove_area(&namespace)).await,
+            Action::RemoveArea(namespace) => self.pulse.work(move || disk.remove_area(&namespace)).await,
+        }
+    }
+
+    /// Keeps why a download cannot become a copy; the next pass says so.
+    fn adopted(&mut self, copy: CopyKey, refused: Option<Problem>) {
+        if let Some(problem) = refused {
+            tracing::warn!(%copy, problem.message, "the download is refused");
+            self.unadoptable.insert(copy, problem);
         }
     }
 

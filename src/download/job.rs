@@ -1,6 +1,6 @@
 //! One source into one folder: look at what is there, ask for the rest, fetch it, write the manifest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +173,7 @@ impl Job<'_> {
         }
         let lent = lent::read(&self.store)?;
         self.prove(commit.as_deref(), &files, &lent).await?;
+        self.keep_what_sha256_vouches_for(&files, &lent)?;
         earlier.extend(lent);
         earlier.sort();
         earlier.dedup();
@@ -200,7 +201,8 @@ impl Job<'_> {
     /// list of files is shown to everybody also by a hub that gives the files themselves to few (K4). Only
     /// then is the plan recorded, by which later runs know that it was so.
     async fn prove(&self, commit: Option<&str>, files: &[PlannedFile], lent: &[String]) -> Result<()> {
-        let of_lent = files.iter().filter(|file| file.size > 0 && lent.contains(&file.path));
+        let lent: BTreeSet<&str> = lent.iter().map(String::as_str).collect();
+        let of_lent = files.iter().filter(|file| file.size > 0 && lent.contains(file.path.as_str()));
         let doors = if self.source.is_one_door() { 1 } else { usize::MAX };
         for file in of_lent.take(doors) {
             let mut attempts = self.settings.retry.begin(self.source.pause());
@@ -234,6 +236,19 @@ impl Job<'_> {
         self.store.remove_left_over(&[])?;
         self.store.remove(ProgressReport::PATH)?;
         Plan::forget(&self.store)
+    }
+
+    /// Removes the lent files for which the source tells no SHA-256: other digests can be made to match other bytes,
+    /// and these are somebody else's.
+    fn keep_what_sha256_vouches_for(&self, files: &[PlannedFile], lent: &[String]) -> Result<()> {
+        let vouched: BTreeSet<&str> = files
+            .iter()
+            .filter(|file| matches!(file.digest, Digest::Sha256(_)))
+            .map(|file| file.path.as_str())
+            .collect();
+        lent.iter()
+            .filter(|path| !vouched.contains(path.as_str()))
+            .try_for_each(|path| self.store.remove(path))
     }
 
     /// Fetches what the folder lacks, removes what is stale, and writes the manifest.

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded;
 use super::error::{Error, Result};
 use super::store::{self, Found, Store};
 
@@ -30,9 +31,10 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// The files, sorted by path.
+    #[serde(deserialize_with = "bounded::list")]
     pub files: Vec<ManifestFile>,
     /// By path, which version of a file this is, where the source tells versions apart: an `ETag`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "bounded::map")]
     pub versions: BTreeMap<String, String>,
     /// Written for files that another program had downloaded: what was there counts as right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -41,10 +43,10 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unpacked: bool,
     /// The patterns of which a file had to match one; none: all files.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded::list")]
     pub allow_patterns: Vec<String>,
     /// The patterns of which a file had to match none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded::list")]
     pub ignore_patterns: Vec<String>,
 }
 
@@ -117,8 +119,8 @@ impl Manifest {
 
     /// Whether it is one that anybody has to believe; the same is asked of one that is written.
     fn check(&self) -> std::result::Result<(), String> {
-        if self.files.len() > Self::MOST_FILES {
-            return Err(format!("it has {} files; {} are allowed", self.files.len(), Self::MOST_FILES));
+        if self.files.len().max(self.versions.len()) > Self::MOST_FILES {
+            return Err(format!("it has more than {} files", Self::MOST_FILES));
         }
         for file in &self.files {
             store::check_name(&file.path).map_err(|error| error.to_string())?;
@@ -202,7 +204,8 @@ pub(crate) const CORRUPT: &str = ".localmodel/corrupt.json";
 
 fn recorded_corrupt(store: &Store) -> BTreeSet<String> {
     let recorded = store.read(CORRUPT, Manifest::LONGEST).ok().flatten();
-    recorded.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+    let read = |json: Vec<u8>| bounded::list(&mut serde_json::Deserializer::from_slice(&json)).ok();
+    recorded.and_then(read).map(|paths: Vec<String>| paths.into_iter().collect()).unwrap_or_default()
 }
 
 /// Whether `dir` holds a whole copy: its manifest is there and every file has the size it says, and

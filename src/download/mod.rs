@@ -5,6 +5,7 @@
 //! [`source`] asks hubs and stores, [`store`] owns the folder, [`retry`] the patience.
 
 mod archive;
+mod bounded;
 pub mod budget;
 mod cli;
 pub mod digest;

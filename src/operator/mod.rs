@@ -105,7 +105,7 @@ fn health(context: &Arc<Context>, keeper: &Arc<Keeper>, fence: Fence) -> Router 
         let missing = waiting.stores.missing();
         missing.into_iter().chain(kept.missing().map(Into::into)).collect()
     };
-    telemetry::router(missing, move || measures::text(&measured, &fence))
+    telemetry::router(|| true, missing, move || measures::text(&measured, &fence))
 }
 
 /// Runs the controllers for as long as KServe's own does not: two writers would undo each other for ever

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::runtime::Controller;
@@ -14,14 +15,14 @@ use kube::{Api, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::context::{Context, retry};
+use super::context::{Context, RECHECK, retry};
 use super::news::Touched;
 use super::stores::{Stores, all};
 use super::{apply, controller_config};
-use crate::api::LocalModelNode;
+use crate::api::{LocalModelNode, ModelEntry};
 use crate::error::{Doing, Error};
-use crate::plan::names::{MANAGED_BY, MANAGER, MODEL_SIZES};
-use crate::plan::{entries, sizes};
+use crate::plan::names::{CacheKey, MANAGED_BY, MANAGER, MODEL_SIZES};
+use crate::plan::{definitions, entries, sizes};
 
 /// When a node is looked at again whose object has not reached the store.
 const LAGGING: Duration = Duration::from_secs(1);
@@ -55,7 +56,8 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     let local = stores.local_nodes.store.get(&ObjectRef::new(&node.name_any()));
     let before = entries::planned_before(&node, &caches, local.as_deref());
     let enabled = stores.config().enabled;
-    let entries = entries::entries(&node, &groups, &caches, &before, enabled).entries;
+    let planned = entries::entries(&node, &groups, &caches, &before, enabled).entries;
+    let (entries, is_held) = held(planned, local.as_deref(), &context).await?;
     let status = local.as_ref().and_then(|l| l.status.as_ref());
     let member_of = entries::groups_of_node(&node, &groups);
     let labels = if member_of.is_empty() {
@@ -97,7 +99,40 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
         return Ok(Action::requeue(LAGGING));
     }
     label(&nodes, &node, &changes).await?;
-    Ok(Action::await_change())
+    Ok(if is_held { Action::requeue(RECHECK) } else { Action::await_change() })
+}
+
+/// What is planned, and of what has been so far that which nobody can have unwanted: its kind is not defined. Gives
+/// also whether there is any.
+async fn held(
+    mut planned: Vec<ModelEntry>,
+    local: Option<&LocalModelNode>,
+    context: &Context,
+) -> Result<(Vec<ModelEntry>, bool), Error> {
+    let Some(local) = local else { return Ok((planned, false)) };
+    let leaving = definitions::leaving(&local.spec.local_models, &planned);
+    let made = local.creation_timestamp().map(|time| time.0);
+    let mut kept = Vec::new();
+    for is_of_namespace in [false, true] {
+        let of_kind = || leaving.iter().filter(|entry| entry.namespace().is_some() == is_of_namespace);
+        if of_kind().next().is_some() {
+            let definition = crate::definitions::now(&context.client, is_of_namespace).await?;
+            if definitions::holds(definition, made, Timestamp::now()) {
+                kept.extend(of_kind().map(|entry| (*entry).clone()));
+            }
+        }
+    }
+    let is_held = !kept.is_empty();
+    if is_held {
+        tracing::warn!(
+            node = local.name_any(),
+            entries = kept.len(),
+            "kept: the definition of their caches is gone"
+        );
+        planned.extend(kept);
+        planned.sort_by_cached_key(CacheKey::of);
+    }
+    Ok((planned, is_held))
 }
 
 /// Whether the API server has an object in the version that was seen, or none where none was.

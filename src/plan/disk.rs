@@ -84,6 +84,8 @@ pub struct Inventory {
     pub damage: BTreeMap<CopyKey, String>,
     /// How those with a manifest were checked.
     pub scrubbed: BTreeMap<CopyKey, Scrubbed>,
+    /// Those of them whose manifest an agent has placed or written, and nobody else.
+    pub sealed: BTreeSet<CopyKey>,
     /// What Jobs write.
     pub incoming: BTreeMap<CopyKey, Folder>,
     /// Those among them with files that somebody else's copy has lent, and for which no Job has proved yet that

@@ -70,10 +70,26 @@ pub fn secrets(download: &Download) -> BTreeSet<String> {
     of_variables.into_iter().flatten().chain(of_files).collect()
 }
 
-/// Whether the Job runs our own downloader, which asks the source before it believes files that are lent (K4).
+/// Whether the Job runs our own downloader, which alone is believed what it writes down of a copy.
 pub fn is_ours(download: &Download) -> bool {
     let container = container(download, &source::storage_key(&download.entry.source_model_uri));
     container["image"] == json!(download.own_image) && container["command"].is_null()
+}
+
+/// The credentials that a cache may bring to a hub without a say in which hub that is.
+const ONLY_CREDENTIALS: [&str; 1] = ["HF_TOKEN"];
+
+/// Whether files of another area's copy may be put before the Job, to become a copy once the source has shown the Job
+/// that it may have them. That is worth no more than whoever answers for the source: it has to be a hub that the
+/// platform chose, in the storage container or by default, and that tells SHA-256 digests. A cache that brings an
+/// endpoint, a configuration or files of its own could answer itself.
+pub fn may_borrow(download: &Download) -> bool {
+    let brings_only_credentials =
+        download.credentials.variables.keys().all(|name| ONLY_CREDENTIALS.contains(&name.as_str()));
+    is_ours(download)
+        && download.entry.source_model_uri.starts_with("hf://")
+        && brings_only_credentials
+        && download.credentials.volumes.is_empty()
 }
 
 /// The Job that fetches the model into `incoming/K` of the node's disk.

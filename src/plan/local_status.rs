@@ -113,6 +113,15 @@ pub fn disk(view: &DiskView) -> DiskStatus {
     }
 }
 
+/// What is said of a disk of which nothing was seen: what was known, and why no more is.
+pub fn unanswered(before: Option<&DiskStatus>, problem: &Problem) -> DiskStatus {
+    DiskStatus {
+        reason: Some(problem.reason.clone()),
+        message: Some(problem.message.clone()),
+        ..before.cloned().unwrap_or_default()
+    }
+}
+
 /// What was said of each model in a status that was written earlier.
 pub fn said(status: &LocalModelNodeStatus) -> BTreeMap<String, Said> {
     let detail = |key| status.models.get(key).cloned().unwrap_or_default();

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod conditions;
 pub mod copies;
 pub mod credentials;
+pub mod definitions;
 pub mod disk;
 pub mod drift;
 pub mod entries;

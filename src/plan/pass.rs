@@ -25,6 +25,8 @@ use missing::{is_over_budget, missing};
 pub const DISK_NOT_WRITABLE: &str = "DiskNotWritable";
 /// A disk has no room left, or not enough of it (F4).
 pub const DISK_FULL: &str = "DiskFull";
+/// A disk hangs: what is asked of it does not come back.
+pub const DISK_NOT_RESPONDING: &str = "DiskNotResponding";
 /// A complete copy has become a damaged one (A5).
 pub const COPY_DAMAGED: &str = "CopyDamaged";
 /// A complete copy is not there any more (A5).
@@ -139,6 +141,8 @@ pub struct View<'a> {
     pub before: &'a BTreeMap<String, Said>,
     /// What the Job of each copy that lacks one would be made from, or why it cannot be made.
     pub recipes: &'a BTreeMap<CopyKey, Result<Recipe, Problem>>,
+    /// Why what another initializer has downloaded for a copy cannot be taken for one.
+    pub unadoptable: &'a BTreeMap<CopyKey, Problem>,
     /// Why the API server refused the last Job of a copy, and when, where it did.
     pub refused: &'a BTreeMap<CopyKey, (Problem, Timestamp)>,
     /// Why a complete copy could not be linked to where pods read it, where the last try failed.
@@ -202,6 +206,22 @@ pub fn pass(view: &View) -> Outcome {
         erase(view, &wanted, &mut outcome);
     }
     outcome
+}
+
+/// What is said while nothing can be seen of the disk. A copy that was complete may be: whoever reads it sees.
+pub fn unanswered(entries: &[ModelEntry], before: &BTreeMap<String, Said>, problem: &Problem) -> Outcome {
+    let said = |entry: &ModelEntry| {
+        let key = entry.status_key();
+        let said = match before.get(&key) {
+            Some(said) if said.0 == ModelStatus::ModelDownloaded => said.clone(),
+            other => {
+                let detail = other.map(|(_, detail)| detail.clone()).unwrap_or_default();
+                (ModelStatus::ModelDownloadError, missing::with_problem(detail, problem))
+            }
+        };
+        (key, said)
+    };
+    Outcome { status: entries.iter().map(said).collect(), ..Outcome::default() }
 }
 
 /// Folders without an entry, and what a finished download left; never one that a Job still writes.
@@ -268,7 +288,9 @@ fn model(view: &View, copy: &CopyKey, outcome: &mut Outcome) -> Said {
     let jobs = || view.jobs.iter().filter(|job| job.copy == *copy);
     let job = jobs().filter(|j| j.own).min_by_key(|j| (rank(j), j.name.as_str()));
     let job = job.or_else(|| jobs().find(|j| is_active(j)));
-    if let Some(Folder::Complete { bytes, files }) = view.disk.models.get(copy) {
+    if let Some(Folder::Complete { bytes, files }) = view.disk.models.get(copy)
+        && !takeover::is_planted(view, copy)
+    {
         return (ModelStatus::ModelDownloaded, complete((*bytes, *files), before, job));
     }
     takeover::take(view, copy, before, outcome).unwrap_or_else(|| missing(view, copy, job, before, outcome))

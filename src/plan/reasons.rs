@@ -205,6 +205,9 @@ reasons! {
         "The copy that KServe made for a namespace's services is not whole any more.",
         "Delete the service's claim and its pods: they come back with the namespace's own copy.";
 
+    DISK_NOT_RESPONDING = "DiskNotResponding", Disk:
+        "The disk has not answered for a minute; nothing is known of the copies on it.",
+        "Read the node's kernel log, then replace the disk or restart the node.";
     DISK_NOT_WRITABLE = "DiskNotWritable", Disk: "The agent cannot write to the node group's disk.",
         "Give the user id that the message names write access, or mend the disk. A folder that a service's pod has mounted before the agent gets its group when both pods are deleted.";
     INVALID_NAMESPACE = "InvalidNamespace", Copy: "The entry names a namespace that cannot exist.",

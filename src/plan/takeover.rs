@@ -49,6 +49,12 @@ fn is_vouched(view: &View, copy: &CopyKey) -> bool {
     by_status() || view.jobs.iter().any(by_job)
 }
 
+/// Whether a copy that KServe vouches for looks complete by a manifest that no agent of ours has written or placed: its
+/// source brought that. KServe writes nothing but the root.
+pub(super) fn is_planted(view: &View, copy: &CopyKey) -> bool {
+    copy.namespace.is_none() && !view.disk.sealed.contains(copy) && is_vouched(view, copy)
+}
+
 /// Whether a copy in the root is still needed although no cluster cache has its source: pods of namespace
 /// caches may read it there.
 pub(super) fn is_kept(view: &View, copy: &CopyKey) -> bool {
@@ -107,10 +113,22 @@ pub(super) fn take(
     outcome: &mut Outcome,
 ) -> Option<Said> {
     let writes = |job: &JobView| is_active(job) && (job.copy == *copy || job.writes_root(&copy.key));
-    if !is_vouched(view, copy) || view.jobs.iter().any(writes) {
+    let is_refused = |copy: &CopyKey| view.unadoptable.contains_key(copy);
+    if !is_vouched(view, copy)
+        || view.jobs.iter().any(writes)
+        || is_refused(copy)
+        || is_refused(&copy.in_root())
+    {
         return None;
     }
-    let found = |copy: &CopyKey| view.disk.models.get(copy).copied().unwrap_or(Folder::Empty);
+    let found = |copy: &CopyKey| match view.disk.models.get(copy) {
+        // What a planted manifest says does not count.
+        Some(Folder::Complete { .. }) if copy.namespace.is_none() && !view.disk.sealed.contains(copy) => {
+            Folder::Bare
+        }
+        Some(found) => *found,
+        None => Folder::Empty,
+    };
     let linked = view.disk.incoming.get(copy);
     let step = match (found(copy), found(&copy.in_root())) {
         (Folder::Bare, _) => Action::AdoptModel(copy.clone()),

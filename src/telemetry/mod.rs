@@ -60,10 +60,11 @@ pub async fn serve(port: u16, router: Router) -> Result<(), Error> {
     axum::serve(listener, router).await.doing(|| "serving health checks and metrics".into())
 }
 
-/// Answers `/healthz` always, `/readyz` once `waiting_for` has nothing to name, until when it says what it is
+/// Answers `/healthz` while `is_well`, `/readyz` once `waiting_for` has nothing to name, until when it says what it is
 /// waiting for, and `/metrics` with what `metrics` says (O2).
-pub fn router<W, M>(waiting_for: W, metrics: M) -> Router
+pub fn router<H, W, M>(is_well: H, waiting_for: W, metrics: M) -> Router
 where
+    H: Fn() -> bool + Clone + Send + Sync + 'static,
     W: Fn() -> Vec<String> + Clone + Send + Sync + 'static,
     M: Fn() -> String + Clone + Send + Sync + 'static,
 {
@@ -76,8 +77,15 @@ where
         }
     };
     let metrics = move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics()) };
+    let health = move || async move {
+        if is_well() {
+            (StatusCode::OK, "ok\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "the disk does not respond\n")
+        }
+    };
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route(METRICS_PATH, get(metrics))
 }
@@ -106,7 +114,8 @@ mod tests {
     #[tokio::test]
     async fn readiness_says_what_it_waits_for_and_metrics_come_in_prometheus_format() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let waits = Arc::new(AtomicBool::new(true));
+        let (waits, well) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+        let lives = well.clone();
         let asked = waits.clone();
         let missing = move || {
             if asked.load(Ordering::Relaxed) {
@@ -117,9 +126,17 @@ mod tests {
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router(missing, || "a 1\n".to_owned())).await });
+        tokio::spawn(async move {
+            axum::serve(
+                listener,
+                router(move || lives.load(Ordering::Relaxed), missing, || "a 1\n".to_owned()),
+            )
+            .await
+        });
         let get = async |path: &str| reqwest::get(format!("http://{address}{path}")).await.unwrap();
         assert_eq!(get("/healthz").await.status(), 200);
+        well.store(false, Ordering::Relaxed);
+        assert_eq!(get("/healthz").await.status(), 503);
         let ready = get("/readyz").await;
         assert_eq!(
             (ready.status().as_u16(), &*ready.text().await.unwrap()),

@@ -6,6 +6,7 @@
 //! platform for itself with [`alone`].
 
 mod install;
+mod node_agent;
 mod operator;
 mod people;
 
@@ -26,6 +27,7 @@ use tokio::sync::OnceCell;
 use crate::sweep::control_plane::{ControlPlane, create};
 use crate::sweep::objects;
 pub use install::{apply, shipped};
+pub use node_agent::NodeAgent;
 pub use operator::Operator;
 pub use people::{Tenant, agent, agent_nowhere};
 

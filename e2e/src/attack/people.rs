@@ -43,6 +43,12 @@ pub(super) async fn tenant(platform: &Platform, namespace: &str) -> Result<Tenan
 
 /// What somebody can ask for who has taken the token from the agent's pod on a node.
 pub async fn agent(platform: &Platform, node: &str) -> Result<Client> {
+    let token = agent_token(platform, node).await?;
+    client_of(with_token(&platform.plane.kubeconfig(), &token)?).await
+}
+
+/// The token of an agent's pod on a node.
+pub(super) async fn agent_token(platform: &Platform, node: &str) -> Result<String> {
     let name = platform.unique("stolen-from");
     let pod = json!({
         "apiVersion": "v1",
@@ -61,8 +67,7 @@ pub async fn agent(platform: &Platform, node: &str) -> Result<Client> {
         name: Some(name),
         uid: pod["metadata"]["uid"].as_str().map(Into::into),
     };
-    let token = token(&platform.client, OPERATOR, AGENT, Some(bound)).await?;
-    client_of(with_token(&platform.plane.kubeconfig(), &token)?).await
+    token(&platform.client, OPERATOR, AGENT, Some(bound)).await
 }
 
 /// What somebody can ask for who has a token of the agents' account that belongs to no pod.

@@ -1,4 +1,5 @@
 //! Tenants, nodes and servers that attack, each with its own token, on a real API server without nodes beside the
 //! running operator. Each attack first shows that the victim's thing is there.
 
+mod definitions_gone;
 mod foreign_names;

@@ -12,15 +12,15 @@ use crate::download::manifest::{CORRUPT, Manifest};
 use crate::download::store::{Found, Mark, Store};
 
 /// The most folders of a copy that each look sees; those that are deeper are seen in turn, with their files.
-const FOLDERS: usize = 256;
+const FOLDERS: usize = 32;
 /// The most bytes that their names are kept in.
-const NAMES: usize = 32 << 10;
+const NAMES: usize = 8 << 10;
 /// The files that a look goes over.
 const FILES: usize = 256;
 /// A manifest of more bytes takes a while to be read: one is, at most, in so long, and more of its files are seen.
 const LARGE: u64 = 256 << 10;
 const LARGE_EVERY: Duration = Duration::from_mins(10);
-const LARGE_FILES: usize = 4096;
+const LARGE_FILES: usize = 1024;
 /// The clock of a file system is coarse: what changed so short a time ago may change again and not show it.
 const SETTLED: i64 = 2;
 

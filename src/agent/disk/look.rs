@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::known::Before;
+use super::origin::marked;
 use super::{Disk, GATE, INCOMING, MODELS, NAMESPACES, PARTS, SERVE, area, is_kept, scrub, serve};
 use crate::agent::adopt;
 use crate::agent::folders::{any_name, each_name, is_folder};
@@ -103,12 +104,17 @@ impl Disk {
             if !is_folder(&path) {
                 continue; // not there yet, or a symlink out of this disk: then it cannot be used
             }
-            let mut copies = Vec::new();
+            let mut copies = BTreeSet::new();
             each_name(&path, |key| {
                 is_empty = false;
                 let of = if part == SERVE { serve::copy_of(key) } else { key };
-                if is_storage_key(of) && is_folder(&path.join(key)) {
-                    copies.push(CopyKey { namespace: namespace.map(Into::into), key: of.to_owned() });
+                if part == INCOMING
+                    && let Some(key) = marked(key)
+                {
+                    // Also without its folder, so that it goes.
+                    copies.insert(CopyKey { namespace: namespace.map(Into::into), key: key.to_owned() });
+                } else if is_storage_key(of) && is_folder(&path.join(key)) {
+                    copies.insert(CopyKey { namespace: namespace.map(Into::into), key: of.to_owned() });
                 } else {
                     scan.stranger(format!("{}/{key}", parent.display()));
                 }
@@ -145,11 +151,15 @@ impl Disk {
                 if lent::is_unproved(&path) {
                     found.lent.insert(copy.clone());
                 }
-                found.incoming.insert(copy, self.look_into(&path).0);
+                let folder = if self.is_foreign(&copy) { bare(&path) } else { self.look_into(&path).0 };
+                found.incoming.insert(copy, folder);
             }
             _ => {
                 if copy.namespace.is_none() && is_kept(&path) {
                     found.kept.insert(copy.key.clone());
+                }
+                if self.is_sealed(&copy) {
+                    found.sealed.insert(copy.clone());
                 }
                 let (folder, damage) = self.look(&copy, &path);
                 found.damage.extend(damage.map(|damage| (copy.clone(), damage)));
@@ -185,10 +195,7 @@ impl Disk {
                 let before = Before::of(&store, mark, &manifest);
                 (held(&manifest, &store), before)
             }
-            Ok(None) if any_name(path, |name| !adopt::is_aside(name)).is_ok_and(|any| !any) => {
-                ((Folder::Empty, None), None)
-            }
-            Ok(None) => ((Folder::Bare, None), None),
+            Ok(None) => ((bare(path), None), None),
             Err(error) => (bad(error.to_string()), Before::of(&store, mark, &Manifest::default())),
         };
         match before {
@@ -196,6 +203,14 @@ impl Disk {
             None => self.known.forget(path),
         }
         found
+    }
+}
+
+/// What a folder holds that has no manifest, or none that counts.
+fn bare(path: &Path) -> Folder {
+    match any_name(path, |name| !adopt::is_aside(name)) {
+        Ok(false) => Folder::Empty,
+        _ => Folder::Bare,
     }
 }
 

@@ -2,9 +2,12 @@
 
 use rustix::fs::{StatVfs, statvfs};
 
-use super::Disk;
+use super::{Disk, MODELS};
+use crate::agent::folders::any_name;
+use crate::download::manifest::Manifest;
+use crate::download::store::Store;
 use crate::plan::local_status::Usage;
-use crate::plan::pass::{DISK_FULL, Problem};
+use crate::plan::pass::{DISK_FULL, DISK_NOT_RESPONDING, Problem};
 
 impl Disk {
     /// Why nothing more can be written, where no room is left at all. What is to be erased still can be.
@@ -15,6 +18,30 @@ impl Disk {
             self.on_node
         );
         Some(Problem::new(DISK_FULL, message))
+    }
+
+    /// Comes back when the disk has answered: its medium, and not what the system remembers of it.
+    pub(in crate::agent) fn answer(&self) {
+        // An answer that says no is one, too.
+        let _ = statvfs(&self.root);
+        let mut first = None;
+        let _ = any_name(&self.root.join(MODELS), |name| {
+            first = Some(name.to_owned());
+            true
+        });
+        let store = first.and_then(|key| Store::open(&self.root.join(MODELS).join(key)).ok()?);
+        if let Some(mut manifest) = store.and_then(|store| store.begin_scan(Manifest::PATH).ok()) {
+            let _ = manifest.next_bytes();
+        }
+    }
+
+    /// What is said of it when it does not.
+    pub(in crate::agent) fn not_responding(&self) -> Problem {
+        let message = format!(
+            "the node group's disk{} has not answered for a minute: read the node's kernel log, then replace the disk or restart the node",
+            self.on_node
+        );
+        Problem::new(DISK_NOT_RESPONDING, message)
     }
 
     /// Size and free room.
@@ -33,7 +60,8 @@ fn exhausted(stat: &StatVfs) -> Option<&'static str> {
 }
 
 fn usage(stat: &StatVfs) -> Usage {
-    Usage { capacity: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize }
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Usage { capacity: bytes(stat.f_blocks), free: bytes(stat.f_bavail) }
 }
 
 #[cfg(test)]

@@ -200,7 +200,7 @@ fn a_link_in_place_of_a_folder_is_never_followed() {
     disk.disk.erase_model(&root()).unwrap();
     disk.disk.erase_incoming(&root()).unwrap();
     disk.disk.place(&root()).unwrap();
-    let error = disk.disk.prepare(&root(), true).unwrap_err().to_string();
+    let error = disk.disk.prepare(&root(), true, true).unwrap_err().to_string();
     assert!(error.contains(KEY) && error.contains("not a folder of this disk"), "{error}");
     assert!(disk.path("outside/a").exists() && disk.path("outside/.localmodel/manifest.json").exists());
     assert!(disk.path(&at(MODELS, KEY)).is_symlink() && disk.path(&at(INCOMING, KEY)).is_symlink());
@@ -248,24 +248,24 @@ fn a_repair_starts_from_links_of_the_good_files() {
     disk.copy(&model, &["good", "sub/dir/good", "short", "gone"]);
     disk.write(&format!("{model}/short"), "1");
     fs::remove_file(disk.path(&format!("{model}/gone"))).unwrap();
-    disk.disk.prepare(&root(), true).unwrap();
+    disk.disk.prepare(&root(), true, true).unwrap();
     for file in ["good", "sub/dir/good"] {
         assert_eq!(disk.inode(&format!("{model}/{file}")), disk.inode(&format!("{incoming}/{file}")));
     }
     assert!(!disk.path(&format!("{incoming}/short")).exists());
     assert_eq!(fs::metadata(disk.path(&format!("{incoming}/sub/dir"))).unwrap().mode() & 0o7777, FOLDER_MODE);
     assert_eq!(disk.scan().unwrap().inventory.incoming[&root()], Folder::Damaged, "it is not complete yet");
-    disk.disk.prepare(&root(), true).unwrap();
+    disk.disk.prepare(&root(), true, true).unwrap();
 }
 
 #[test]
 fn a_first_download_starts_from_an_empty_folder_and_keeps_what_is_in_it() {
     let disk = disk();
-    disk.disk.prepare(&root(), true).unwrap();
+    disk.disk.prepare(&root(), true, true).unwrap();
     assert_eq!(disk.scan().unwrap().inventory.incoming[&root()], Folder::Empty);
     disk.write(&format!("incoming/{KEY}/.localmodel/0.incomplete"), "half");
     disk.write(&format!("models/{KEY}/no-manifest"), "x");
-    disk.disk.prepare(&root(), true).unwrap();
+    disk.disk.prepare(&root(), true, true).unwrap();
     assert!(disk.path(&format!("incoming/{KEY}/.localmodel/0.incomplete")).exists());
     assert!(!disk.path(&format!("incoming/{KEY}/no-manifest")).exists(), "nobody vouches for it");
 }
@@ -278,7 +278,7 @@ fn a_link_that_a_job_left_does_not_lead_a_repair_out_of_its_folder() {
     disk.copy(&at(MODELS, OTHER), &["x"]);
     fs::create_dir(disk.path(&at(INCOMING, KEY))).unwrap();
     symlink(disk.path(&at(MODELS, OTHER)), disk.path(&format!("incoming/{KEY}/sub"))).unwrap();
-    disk.disk.prepare(&root(), true).unwrap();
+    disk.disk.prepare(&root(), true, true).unwrap();
     assert!(disk.path(&format!("incoming/{KEY}/good")).exists());
     assert!(!disk.path(&format!("models/{OTHER}/good")).exists());
 }
@@ -374,9 +374,7 @@ fn an_adopted_copy_has_a_manifest_of_its_files_and_not_of_the_downloaders_books(
     disk.write(&format!("{incoming}/config.json"), "{}");
     disk.write(&format!("{incoming}/sub/.cache/kept"), "1");
     disk.write(&format!("{incoming}/.cache/huggingface/config.json.metadata"), "x");
-    disk.write("secret", "not the model's");
-    symlink(disk.path("secret"), disk.path(&format!("{incoming}/link"))).unwrap();
-    disk.disk.adopt(&root(), "hf://o/m").unwrap();
+    assert_eq!(disk.disk.adopt(&root(), "hf://o/m").unwrap(), None);
     let manifest = Manifest::read(&disk.path(&incoming)).unwrap().unwrap();
     assert!(manifest.adopted);
     assert_eq!(manifest.source, "hf://o/m");
@@ -395,5 +393,7 @@ fn an_adopted_copy_has_a_manifest_of_its_files_and_not_of_the_downloaders_books(
     assert_eq!(disk.models()[&root()], Folder::Damaged, "later damage shows");
 }
 
+mod adoption;
 mod areas;
+mod hostile;
 mod known;

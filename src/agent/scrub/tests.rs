@@ -140,7 +140,7 @@ async fn a_flipped_byte_makes_the_copy_damaged_and_a_repair_takes_all_but_that_f
     let (mut scrub, _wanted) = sample.scrub(weekly);
     assert_eq!(scrub.step().await.unwrap(), Some(LOOK_EVERY), "a damaged copy waits for its repair");
 
-    sample.disk.prepare(&copy(), false).unwrap();
+    sample.disk.prepare(&copy(), true, false).unwrap();
     let incoming = sample.folder.path().join("incoming").join(KEY);
     assert!(incoming.join("a").exists() && !incoming.join("b").exists() && incoming.join("c").exists());
     fs::write(incoming.join("b"), b"12345").unwrap();
@@ -185,7 +185,7 @@ async fn damage_that_cannot_be_written_down_counts_until_the_copy_is_another() {
     let damage = "a has other bytes than it should".to_owned();
     assert_eq!(sample.found(), (Folder::Damaged, Some(damage)));
     let incoming = sample.folder.path().join("incoming").join(KEY);
-    sample.disk.prepare(&copy(), false).unwrap();
+    sample.disk.prepare(&copy(), true, false).unwrap();
     assert!(!incoming.join("a").exists() && incoming.join("b").exists());
     fs::write(incoming.join("a"), b"12345").unwrap();
     sample.disk.place(&copy()).unwrap();

@@ -129,6 +129,31 @@ fn our_own_downloader_learns_how_many_bytes_it_may_take_and_nothing_overrides_th
 }
 
 #[test]
+fn files_are_lent_only_where_the_platform_says_who_answers_for_the_source_and_tells_sha256() {
+    let config = Config { default_job_image: None, storage_initializer_image: None, ..config() };
+    let lent = |uri: &str, credentials: &Injection| {
+        let entry = entry_of("m", uri);
+        let case = Case { credentials, ..documented(&entry, &config, &[]) };
+        with_download(&case, may_borrow)
+    };
+    let with = |names: &[&str]| {
+        let variable = |name: &&str| ((*name).to_owned(), Origin::Text("x".into()));
+        Injection { variables: names.iter().map(variable).collect(), ..Injection::default() }
+    };
+    assert!(lent("hf://o/m", &with(&[])) && lent("hf://o/m", &with(&["HF_TOKEN"])));
+    for uri in ["s3://b/m", "gs://b/m", "https://host/m", "https://a.blob.core.windows.net/c/m", "file:///m"]
+    {
+        assert!(!lent(uri, &with(&[])), "{uri} tells an MD5, a size or nothing");
+    }
+    for name in ["HF_ENDPOINT", "HTTPS_PROXY", "SSL_CERT_FILE", "STORAGE_CONFIG", "STORAGE_OVERRIDE_CONFIG"] {
+        assert!(!lent("hf://o/m", &with(&["HF_TOKEN", name])), "{name} may say who answers");
+    }
+    let files = Files { folder: "/f".into(), secret: "s".into(), items: vec![] };
+    let files = Injection { volumes: [("v".to_owned(), files)].into(), ..Injection::default() };
+    assert!(!lent("hf://o/m", &files));
+}
+
+#[test]
 fn an_invalid_expression_is_told_and_others_are_not() {
     let told = |formats: Value| invalid_formats(&storage("c", formats));
     let invalid = told(json!([{"regex": "("}, {"regex": "^s3:"}, {"prefix": "hf://", "regex": "("}]));

@@ -20,6 +20,8 @@ use crate::plan::{job_view, reasons};
 /// The shortest wait before a failed download is tried again (A6); it doubles up to [`LONGEST_WAIT`].
 const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
 /// The longest wait before a failed download is tried again.
+/// A Job has succeeded, and there is nothing of it.
+const NOTHING_DOWNLOADED: &str = "NothingDownloaded";
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
 /// A model without a complete copy. How often it failed so far is kept until it is complete.
@@ -73,6 +75,9 @@ pub(super) fn missing(
         JobPhase::Running => {
             wake(outcome, view.now + PROGRESS_EVERY);
             (ModelStatus::ModelDownloading, with_progress(base, view.progress.get(copy)))
+        }
+        JobPhase::Succeeded(at) if let Some(problem) = view.unadoptable.get(copy) => {
+            failed(view, job, *at, problem, base, before, outcome)
         }
         // Files that are only lent are nothing that the Job wrote.
         JobPhase::Succeeded(at) if incoming == Some(&Folder::Bare) && !view.disk.lent.contains(copy) => {
@@ -153,7 +158,7 @@ fn vanished(
         return (ModelStatus::ModelDownloadPending, said);
     }
     let message = format!("Job {} succeeded, but wrote no complete model", job.name);
-    failed(view, job, at, &Problem::new("NothingDownloaded", message), base, before, outcome)
+    failed(view, job, at, &Problem::new(NOTHING_DOWNLOADED, message), base, before, outcome)
 }
 
 fn failed(
@@ -169,6 +174,11 @@ fn failed(
         *status == ModelStatus::ModelDownloadError && detail.finished == Some(Time(at))
     });
     let attempts = base.attempts.unwrap_or(0).saturating_add(i32::from(!counted));
+    // What was found of it is known only to the agent that has erased it since.
+    let known = before.filter(|_| counted && problem.reason == NOTHING_DOWNLOADED);
+    let known =
+        known.and_then(|(_, detail)| Some(Problem::new(detail.reason.as_ref()?, detail.message.as_ref()?)));
+    let problem = known.as_ref().unwrap_or(problem);
     let next = at + if is_over_budget(&problem.reason) { LONGEST_WAIT } else { back_off(attempts) };
     look_again(view, &job.copy, outcome);
     let changed = is_changed(view, &job.copy, job.recipe.as_ref(), Clone::clone);

@@ -4,7 +4,7 @@ use super::world::{M, TTL, WHOLE, World, job, ns_entry, of_ns, root, world};
 use super::*;
 use crate::api::source::storage_key;
 use crate::download::retry::Trouble;
-use crate::plan::samples::{URI, at, entry, entry_of};
+use crate::plan::samples::{URI, at, entry, entry_of, from};
 
 fn failed(name: &str, second: i64) -> JobView {
     job(name, JobPhase::Failed(at(second), Problem::new("Gated", "accept the licence")))
@@ -245,6 +245,38 @@ fn what_was_lent_to_a_job_that_was_refused_is_erased_and_never_taken_for_its_wor
     let mut proved = lent(failed);
     proved.disk.lent.clear();
     assert_eq!(proved.pass().actions, [], "what is its own is taken up again");
+}
+
+#[test]
+fn a_download_that_cannot_become_a_copy_fails_in_words_that_outlive_the_agent() {
+    let refused = || world().job(job("j", JobPhase::Succeeded(at(9_990))));
+    let mut told = refused();
+    let problem = Problem::new("UnsafeFileName", "\"x\" in the download is a symbolic link");
+    told.unadoptable.insert(root(), problem.clone());
+    let outcome = told.pass();
+    assert_eq!(said(&outcome), (ModelStatus::ModelDownloadError, Some("UnsafeFileName")));
+    assert_eq!(outcome.actions, []);
+    let restarted = World { before: outcome.status.clone(), ..refused() }.pass();
+    assert_eq!(restarted.status, outcome.status);
+    let nothing = refused().pass();
+    assert_eq!(said(&nothing), (ModelStatus::ModelDownloadError, Some("NothingDownloaded")));
+}
+
+#[test]
+fn while_a_disk_hangs_nothing_is_done_and_only_what_was_complete_is_said_to_be() {
+    let problem = Problem::new(DISK_NOT_RESPONDING, "it has not answered for a minute");
+    let entries = [entry(), entry_of("other", "hf://o/other"), entry_of("new", "hf://o/new")];
+    let whole: Said = (ModelStatus::ModelDownloaded, from(json!({"bytesDone": 5})));
+    let begun: Said = (ModelStatus::ModelDownloading, from(json!({"attempts": 2})));
+    let before = BTreeMap::from([(M.to_owned(), whole.clone()), ("other".to_owned(), begun)]);
+    let outcome = unanswered(&entries, &before, &problem);
+    assert_eq!((outcome.actions, outcome.gates.len()), (vec![], 0));
+    assert_eq!(outcome.status[M], whole);
+    for (key, attempts) in [("other", Some(2)), ("new", None)] {
+        let (phase, detail) = &outcome.status[key];
+        assert_eq!((*phase, detail.attempts), (ModelStatus::ModelDownloadError, attempts));
+        assert_eq!(detail.reason.as_deref(), Some(DISK_NOT_RESPONDING));
+    }
 }
 
 #[test]

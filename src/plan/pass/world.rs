@@ -24,6 +24,7 @@ pub(in crate::plan) struct World {
     pub(in crate::plan) jobs: Vec<JobView>,
     pub(in crate::plan) before: BTreeMap<String, Said>,
     pub(in crate::plan) recipes: BTreeMap<CopyKey, Result<Recipe, Problem>>,
+    pub(in crate::plan) unadoptable: BTreeMap<CopyKey, Problem>,
     pub(in crate::plan) refused: BTreeMap<CopyKey, (Problem, Timestamp)>,
     pub(in crate::plan) unserved: BTreeMap<CopyKey, Problem>,
     pub(in crate::plan) tried: BTreeMap<CopyKey, Recipe>,
@@ -43,6 +44,7 @@ pub(in crate::plan) fn world() -> World {
         jobs: Vec::new(),
         before: BTreeMap::new(),
         recipes: BTreeMap::new(),
+        unadoptable: BTreeMap::new(),
         refused: BTreeMap::new(),
         unserved: BTreeMap::new(),
         tried: BTreeMap::new(),
@@ -76,6 +78,7 @@ impl World {
             jobs: &self.jobs,
             before: &self.before,
             recipes: &self.recipes,
+            unadoptable: &self.unadoptable,
             refused: &self.refused,
             unserved: &self.unserved,
             tried: &self.tried,
@@ -87,6 +90,9 @@ impl World {
 
     /// The copy, and a view of it where it is whole.
     pub(in crate::plan) fn model(mut self, folder: Folder) -> Self {
+        if matches!(folder, Folder::Complete { .. }) {
+            self.disk.sealed.insert(root());
+        }
         self.place(root(), folder);
         self
     }

@@ -68,6 +68,18 @@ fn a_copy_without_manifest_is_adopted_where_kserve_put_it_and_stays_downloaded_m
 }
 
 #[test]
+fn a_manifest_that_came_with_kserves_download_makes_no_copy_complete() {
+    let mut planted = taken_over(world().entries).model(WHOLE);
+    planted.disk.sealed.clear();
+    let outcome = planted.pass();
+    assert_eq!(outcome.actions, [Action::AdoptModel(root())]);
+    assert_eq!(outcome.status, planted.before);
+    planted.unadoptable.insert(root(), Problem::new("UnsafeFileName", "it holds a link"));
+    planted.disk.models.insert(root(), Folder::Bare);
+    assert_eq!(planted.pass().actions, [Action::Download(root())], "a copy of its own takes its place");
+}
+
+#[test]
 fn a_job_of_kserves_is_waited_for_and_what_it_wrote_counts_when_it_has_succeeded() {
     let running = world().model(Folder::Bare).job(theirs(root(), JobPhase::Running)).pass();
     assert_eq!((running.actions, running.status[M].0), (vec![], ModelStatus::ModelDownloading));

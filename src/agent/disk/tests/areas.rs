@@ -25,7 +25,7 @@ fn a_namespaces_area_is_made_below_its_own_folder_and_removed_when_it_is_empty()
         assert_eq!(fs::metadata(disk.path(folder)).unwrap().mode() & 0o7777, FOLDER_MODE, "{folder}");
     }
     assert_eq!(disk.scan().unwrap().inventory.empty_areas, BTreeSet::from(["ns".to_owned()]));
-    disk.disk.prepare(&of_ns(), false).unwrap();
+    disk.disk.prepare(&of_ns(), true, false).unwrap();
     let scan = disk.scan().unwrap();
     assert_eq!(scan.inventory.incoming, BTreeMap::from([(of_ns(), Folder::Empty)]));
     assert_eq!(scan.inventory.empty_areas, BTreeSet::new());
@@ -59,10 +59,10 @@ fn files_of_anothers_copy_are_lent_without_its_manifest_and_only_to_our_own_down
     disk.disk.problem(Some("ns"));
     disk.copy(&at(MODELS, KEY), &["a", "sub/b"]);
     let incoming = format!("namespaces/ns/incoming/{KEY}");
-    disk.disk.prepare(&of_ns(), false).unwrap();
+    disk.disk.prepare(&of_ns(), true, false).unwrap();
     assert!(!disk.path(&format!("{incoming}/a")).exists());
 
-    disk.disk.prepare(&of_ns(), true).unwrap();
+    disk.disk.prepare(&of_ns(), true, true).unwrap();
     for file in ["a", "sub/b"] {
         let (theirs, lent) =
             (disk.inode(&format!("models/{KEY}/{file}")), disk.inode(&format!("{incoming}/{file}")));
@@ -73,7 +73,7 @@ fn files_of_anothers_copy_are_lent_without_its_manifest_and_only_to_our_own_down
     disk.disk.place(&of_ns()).unwrap();
     assert!(!disk.models().contains_key(&of_ns()), "it is no copy of anything yet");
 
-    disk.disk.prepare(&of_ns(), false).unwrap();
+    disk.disk.prepare(&of_ns(), false, false).unwrap();
     let inventory = disk.scan().unwrap().inventory;
     assert_eq!(
         (inventory.incoming[&of_ns()], inventory.lent.len()),
@@ -88,9 +88,9 @@ fn files_that_cannot_be_linked_because_another_user_owns_them_are_copied_for_a_r
     disk.disk.problem(Some("ns"));
     let model = at(MODELS, KEY);
     disk.copy(&model, &["a"]);
-    disk.as_nobody_but(&[&model], |disk| disk.prepare(&of_ns(), true)).unwrap();
+    disk.as_nobody_but(&[&model], |disk| disk.prepare(&of_ns(), true, true)).unwrap();
     let lent = disk.path(&format!("namespaces/ns/incoming/{KEY}/a"));
-    disk.as_nobody_but(&[&model], |disk| disk.prepare(&root(), true)).unwrap();
+    disk.as_nobody_but(&[&model], |disk| disk.prepare(&root(), true, true)).unwrap();
     let copied = format!("{}/a", at(INCOMING, KEY));
     assert_eq!(fs::read_to_string(disk.path(&copied)).unwrap(), "12345");
     let is_link = disk.inode(&copied) == disk.inode(&format!("{model}/a"));
@@ -103,18 +103,18 @@ fn only_complete_copies_are_lent_and_nothing_to_a_download_that_has_begun() {
     disk.disk.problem(Some("ns"));
     disk.copy(&at(MODELS, KEY), &["a", "b"]);
     fs::remove_file(disk.path(&format!("models/{KEY}/b"))).unwrap();
-    disk.disk.prepare(&of_ns(), true).unwrap();
+    disk.disk.prepare(&of_ns(), true, true).unwrap();
     assert_eq!(disk.scan().unwrap().inventory.incoming[&of_ns()], Folder::Empty);
     disk.write(&format!("models/{KEY}/b"), "12345");
     disk.write(&format!("namespaces/ns/incoming/{KEY}/.localmodel/plan.json"), "{}");
-    disk.disk.prepare(&of_ns(), true).unwrap();
+    disk.disk.prepare(&of_ns(), true, true).unwrap();
     assert_eq!(disk.scan().unwrap().inventory.incoming[&of_ns()], Folder::Empty);
 
     disk.disk.problem(Some("other"));
     let other = CopyKey { namespace: Some("other".into()), ..root() };
     disk.disk.erase_model(&root()).unwrap();
     disk.copy(&format!("namespaces/ns/models/{KEY}"), &["a"]);
-    disk.disk.prepare(&other, true).unwrap();
+    disk.disk.prepare(&other, true, true).unwrap();
     let lent = disk.scan().unwrap().inventory.lent;
     assert_eq!(lent.into_iter().collect::<Vec<_>>(), [other], "from one namespace to another, too");
 }
@@ -137,7 +137,7 @@ fn a_link_in_place_of_a_namespaces_folder_is_never_followed() {
     disk.disk.place(&of_ns()).unwrap();
     disk.disk.adopt(&of_ns(), "hf://o/m").unwrap();
     disk.disk.remove_area("ns").unwrap();
-    assert!(disk.disk.prepare(&of_ns(), false).is_err());
+    assert!(disk.disk.prepare(&of_ns(), true, false).is_err());
     let told = GateStatus { phase: ModelStatus::ModelDownloaded, ..gate() };
     disk.disk.write_gate(&of_ns(), &told).unwrap();
     let inside: Vec<String> = names(&disk.path("outside"));
@@ -309,7 +309,7 @@ fn whatever_lies_on_a_disk_only_folders_of_storage_keys_are_ever_touched() {
         // Each fails or does nothing where there is a link in place of a folder.
         let told: GateStatus = gate();
         drop((
-            disk.disk.prepare(&copy, false),
+            disk.disk.prepare(&copy, true, false),
             disk.disk.write_gate(&copy, &told),
             disk.disk.keep(&copy.key),
         ));
@@ -339,7 +339,7 @@ fn damage_is_told_file_by_file_and_a_damaged_manifest_costs_no_good_file() {
     disk.write(&format!("{model}/.localmodel/manifest.json"), "{");
     let damage = disk.scan().unwrap().inventory.damage[&root()].clone();
     assert!(damage.contains("manifest.json is damaged"), "{damage}");
-    disk.disk.prepare(&root(), false).unwrap();
+    disk.disk.prepare(&root(), true, false).unwrap();
     for file in ["a", "sub/g"] {
         assert_eq!(disk.inode(&format!("{model}/{file}")), disk.inode(&format!("incoming/{KEY}/{file}")));
     }
