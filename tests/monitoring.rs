@@ -183,14 +183,14 @@ fn operator() -> Router {
         ..Situation::default()
     };
     let (metrics, now) = (Arc::new(OperatorMetrics::default()), Arc::new(now));
-    telemetry::router(Vec::new, move || metrics.text(&now))
+    telemetry::router(|| true, Vec::new, move || metrics.text(&now))
 }
 
 /// An agent's.
 fn agent() -> Router {
     let metrics = Arc::new(AgentMetrics::new("node-1", "workers"));
     metrics.models(&BTreeMap::new());
-    telemetry::router(Vec::new, move || metrics.text())
+    telemetry::router(|| true, Vec::new, move || metrics.text())
 }
 
 /// Serves it on a free port and says where.

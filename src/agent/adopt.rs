@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::download::digest::sha256_of;
 use crate::download::manifest::{Manifest, ManifestFile};
@@ -119,8 +120,11 @@ impl Tree {
         let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let below = rustix::fs::openat(folder, name, OPEN, Mode::empty()).map_err(io::Error::from)?;
-                self.collect(&below, &path, depth + 1)
+                match rustix::fs::openat(folder, name, OPEN, Mode::empty()) {
+                    // A downloader's own books are no part of what is served.
+                    Err(Errno::ACCESS) if path.split('/').next().is_some_and(is_aside) => Ok(()),
+                    below => self.collect(&below.map_err(io::Error::from)?, &path, depth + 1),
+                }
             }
             FileType::RegularFile => {
                 let names = stat.st_nlink;

@@ -388,18 +388,19 @@ impl Agent {
     /// Tells the pods that wait for a copy how it fares (S11).
     async fn write_gates(&self, outcome: &pass::Outcome) -> Result<(), Error> {
         let (disk, gates, served) = (self.disk.clone(), outcome.gates.clone(), outcome.served_gates.clone());
-        self.pulse.work(move || {
-            let mut result = Ok(());
-            for (copy, status) in &gates {
-                // One that fails keeps no other from being told.
-                result = result.and(disk.write_gate(copy, status));
-            }
-            for (copy, status) in &served {
-                result = result.and(disk.write_served_gate(copy, status));
-            }
-            result
-        })
-        .await
+        self.pulse
+            .work(move || {
+                let mut result = Ok(());
+                for (copy, status) in &gates {
+                    // One that fails keeps no other from being told.
+                    result = result.and(disk.write_gate(copy, status));
+                }
+                for (copy, status) in &served {
+                    result = result.and(disk.write_served_gate(copy, status));
+                }
+                result
+            })
+            .await
     }
 
     /// Says once what lies on the disk that is not ours (A10).

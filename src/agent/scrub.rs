@@ -145,7 +145,12 @@ impl<S: Fn() -> Settings> Scrub<S> {
         file: &ManifestFile,
         verdict: Verdict,
     ) -> bool {
-        let Verdict::Damaged(why) = verdict else { return false };
+        let Verdict::Damaged(why) = verdict else {
+            if verdict == Verdict::Unknown {
+                self.disk.forget(copy); // it is not there, or has another size: the next look sees each file
+            }
+            return false;
+        };
         self.metrics.scrub_damaged(1);
         tracing::warn!(%copy, file = file.path, why, "a file is damaged: it is downloaded again");
         let (disk, copy, open, path) = (self.disk.clone(), copy.clone(), open.clone(), file.path.clone());

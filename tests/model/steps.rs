@@ -241,6 +241,7 @@ impl World {
             progress: &BTreeMap::new(),
             before: &said.unwrap_or_else(|| local_status::said(&local.status.0)),
             recipes: &BTreeMap::new(),
+            unadoptable: &BTreeMap::new(),
             refused: &BTreeMap::new(),
             unserved: &BTreeMap::new(),
             tried: &BTreeMap::new(),

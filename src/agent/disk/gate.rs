@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::{Disk, GATE, SERVE, erase, gone, own_folder};
+use crate::download::store::Store;
 use crate::error::{Doing, Error};
 use crate::plan::disk::CopyKey;
 use crate::plan::gate::{FILE, GateStatus};
@@ -56,8 +57,9 @@ fn write_status(folder: &Path, status: &GateStatus) -> Result<(), Error> {
     let said = serde_json::to_vec(status).map_err(io::Error::other).doing(doing)?;
     own_folder(folder).doing(doing)?;
     let file = folder.join(FILE);
-    let is_file = fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file());
-    if is_file && fs::read(&file).is_ok_and(|found| found == said) {
+    let store = Store::open(folder).doing(doing)?;
+    let found = store.and_then(|store| store.read(FILE, said.len() as u64).ok()?);
+    if found.is_some_and(|found| found == said) {
         return Ok(());
     }
     let unfinished = folder.join(format!(".{FILE}"));

@@ -40,7 +40,7 @@ impl OpenCopy {
         self.store.write(RECORD, &json).map_err(io::Error::other).doing(doing)
     }
 
-    /// Opens a file of it, if that has the size that it should; what has not is seen by every pass.
+    /// Opens a file of it, if that has the size that it should.
     pub(in crate::agent) fn begin(&self, path: &str, size: u64) -> Option<Scan> {
         let is_there = self.store.stat(path).is_ok_and(|found| found == Found::File(size));
         let scan = is_there.then(|| self.store.begin_scan(path))?;
@@ -74,6 +74,11 @@ impl Disk {
             unrecorded.entry(copy.clone()).or_default().insert(path.to_owned());
         }
         marked.map_err(io::Error::other).doing(doing)
+    }
+
+    /// Has the next look see each file of a copy.
+    pub(in crate::agent) fn forget(&self, copy: &CopyKey) {
+        self.known.forget(&self.path(MODELS, copy));
     }
 
     /// Opens a complete copy to read it; none where there is none.
