@@ -16,9 +16,14 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- --deny warnings
 
-# Licences, sources and duplicates of dependencies
+# Licences, sources and duplicates of dependencies, and known vulnerabilities where RustSec's database can be had
 deny:
     hack/tool cargo-deny 0.20.2 cargo deny --workspace check bans licenses sources
+    hack/advisories
+
+# A CycloneDX SBOM of what the image runs: target/localmodel.cdx.json
+sbom:
+    hack/sbom
 
 # Unit, snapshot and mocked tests: no cluster, seconds
 unit: build

@@ -21,7 +21,7 @@ use localmodel::plan::certificates::server_names;
 use localmodel::plan::names::CacheKey;
 use localmodel::plan::users::User;
 use localmodel::plan::webhooks::PODS_PATH;
-use localmodel::webhook::{Identity, World, authority, router, serve};
+use localmodel::webhook::{Clients, Identity, World, authority, router, serve};
 use reqwest::{Certificate, Client};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -213,7 +213,7 @@ async fn main() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let (_stop, stopped) = oneshot::channel();
-    tokio::spawn(serve(listener, identity, router(known), stopped));
+    tokio::spawn(serve(listener, Clients::new(identity, None).unwrap(), router(known), stopped));
 
     let [name, _] = server_names("kserve");
     let authorities = Certificate::from_pem_bundle(pair.ca.as_bytes()).unwrap();

@@ -11,6 +11,7 @@ pub mod error;
 pub mod live_config;
 pub mod operator;
 pub mod plan;
+pub mod server;
 pub mod status;
 pub mod telemetry;
 pub mod uninstall;

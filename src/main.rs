@@ -40,6 +40,9 @@ enum Command {
         /// The port of the webhooks.
         #[arg(long, default_value_t = 9443)]
         webhook_port: u16,
+        /// A file of certificate authorities in PEM; the webhooks then answer only clients with a certificate of one.
+        #[arg(long, env = "WEBHOOK_CLIENT_CA")]
+        webhook_client_ca: Option<PathBuf>,
     },
     /// Keep the models of one node group on one node.
     Agent {
@@ -120,8 +123,16 @@ async fn run() -> ExitCode {
         Command::Wait(args) => return wait::run(args).await,
         Command::Crds { out } => crds(out.as_deref()),
         Command::Status(args) => status::run(args).await,
-        Command::Operator { namespace, image, pod, health_port, webhook_port } => {
-            run_operator(operator::Settings { namespace, image, pod, health_port, webhook_port }).await
+        Command::Operator { namespace, image, pod, health_port, webhook_port, webhook_client_ca } => {
+            run_operator(operator::Settings {
+                namespace,
+                image,
+                pod,
+                health_port,
+                webhook_port,
+                webhook_client_ca,
+            })
+            .await
         }
         Command::Agent { node_group: group, node, namespace, image, root, path, health_port } => {
             run_agent(agent::Settings { node, group, namespace, image, root, path, health_port }).await

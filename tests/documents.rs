@@ -226,3 +226,24 @@ fn the_guides_overlay_names_what_is_there() {
     let image = overlay["images"][0]["name"].as_str().unwrap();
     assert!(deployment.contains(&format!("image: {image}\n")), "{image}");
 }
+
+#[test]
+fn workflows_use_actions_by_commit() {
+    let used = Regex::new(r"(?m)^\s*-?\s*uses:\s*(\S+)(.*)$").unwrap();
+    let by_commit = Regex::new(r"^[\w.-]+/[\w./-]+@[0-9a-f]{40}$").unwrap();
+    let mut count = 0;
+    for path in below(&[".github/workflows"], "yaml") {
+        let text = fs::read_to_string(&path).unwrap();
+        for found in used.captures_iter(&text) {
+            assert!(by_commit.is_match(&found[1]), "{}: {} is no commit", path.display(), &found[1]);
+            assert!(
+                found[2].trim().starts_with("# v"),
+                "{}: which version is {}?",
+                path.display(),
+                &found[1]
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}

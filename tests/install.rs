@@ -221,6 +221,38 @@ fn what_jobs_may_reach_and_how_many_there_may_be_is_set_by_values_and_can_be_lef
 }
 
 #[test]
+fn replicas_disruptions_and_who_reaches_the_webhooks_are_set_by_values() {
+    let (budget, policy, deployment) = (
+        "PodDisruptionBudget kserve localmodel-operator",
+        "NetworkPolicy kserve localmodel-operator",
+        "Deployment kserve localmodel-operator",
+    );
+    let from = r#"[{"ipBlock": {"cidr": "10.0.0.10/32"}}]"#;
+    let release = templated(&[
+        "--set-json",
+        &format!("operator.webhook.from={from}"),
+        "--set",
+        "operator.replicas=3,operator.webhook.clientCA.configMap=api-server-ca,operator.podDisruptionBudget.enabled=false",
+    ]);
+    assert_eq!(release[policy]["spec"]["ingress"][0]["from"], serde_json::from_str::<Value>(from).unwrap());
+    assert_eq!(release[policy]["spec"]["ingress"][1]["from"], Value::Null, "health checks and metrics");
+    assert!(!release.contains_key(budget));
+    assert_eq!(release[deployment]["spec"]["replicas"], 3);
+    let pod = &release[deployment]["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["volumes"],
+        json!([{"name": "webhook-client-ca", "configMap": {"name": "api-server-ca"}}])
+    );
+    let container = &pod["containers"][0];
+    assert_eq!(container["volumeMounts"][0]["mountPath"], "/webhook-client-ca");
+    let file = json!({"name": "WEBHOOK_CLIENT_CA", "value": "/webhook-client-ca/ca.crt"});
+    assert!(container["env"].as_array().unwrap().contains(&file), "{container}");
+
+    let off = templated(&["--set", "operator.networkPolicy.enabled=false"]);
+    assert!(!off.contains_key(policy) && off.contains_key(budget));
+}
+
+#[test]
 fn a_misspelt_value_is_refused() {
     let output = Command::new("helm")
         .args(["template", "charts/localmodel", "--set", "kserve.presnt=true"])

@@ -1,5 +1,6 @@
 //! What every controller of the operator shares.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,6 +28,9 @@ pub struct Settings {
     pub health_port: u16,
     /// The port of the webhook server.
     pub webhook_port: u16,
+    /// The file of the authorities whose certificates the webhook server asks of its clients; without it, it asks for
+    /// none.
+    pub webhook_client_ca: Option<PathBuf>,
 }
 
 /// Client, stores, settings and metrics.

@@ -37,7 +37,7 @@ use tokio::sync::oneshot;
 use crate::api::{LocalModelCache, LocalModelNamespaceCache};
 use crate::error::{Doing, Error};
 use crate::telemetry;
-use crate::webhook::{self, Identity, Keeper, SETTLE};
+use crate::webhook::{self, Clients, Identity, Keeper, SETTLE};
 pub use context::Settings;
 use context::{Context, own_image};
 use leader::Candidate;
@@ -62,7 +62,8 @@ pub async fn run(client: Client, fence: Fence, settings: Settings) -> Result<(),
     let context = Arc::new(Context::new(client, &settings, image, stores));
     let health = telemetry::serve(settings.health_port, health(&context, &keeper, fence));
     let (stop, stopped) = oneshot::channel();
-    let mut webhooks = tokio::spawn(webhooks(context.clone(), settings.webhook_port, identity, stopped));
+    let clients = Clients::new(identity, settings.webhook_client_ca)?;
+    let mut webhooks = tokio::spawn(webhooks(context.clone(), settings.webhook_port, clients, stopped));
     let controllers = async {
         context.stores.ready().await;
         candidate.elected().await;
@@ -138,7 +139,7 @@ async fn unless_standing_back(context: &Arc<Context>) {
 async fn webhooks(
     context: Arc<Context>,
     port: u16,
-    identity: Arc<Identity>,
+    clients: Clients,
     stop: oneshot::Receiver<()>,
 ) -> Result<(), Error> {
     context.stores.ready().await;
@@ -147,7 +148,8 @@ async fn webhooks(
     let metrics = context.metrics.clone();
     let measure = move |path: &str, denied, took| metrics.webhook(path, denied, took);
     let router = webhook::measured(webhook::router(context), measure);
-    webhook::serve(listener, identity, router, stop).await
+    webhook::serve(listener, clients, router, stop).await;
+    Ok(())
 }
 
 fn controller_config() -> controller::Config {

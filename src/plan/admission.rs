@@ -1,5 +1,11 @@
 //! What admission refuses and warns of: the checks that need more than the object itself, so that CEL
 //! cannot make them (C6, C7, C10, G4, G7, S9).
+//!
+//! Anybody who reaches the webhook server can ask. An answer names what the question named and objects of the cluster,
+//! and of a namespace's objects only how many there are; by name it gives those of a namespace cache's own namespace to
+//! who knows that cache by its UID, as the API server does.
+
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -42,7 +48,7 @@ pub enum Refused {
     CacheInUse {
         /// The cache.
         cache: String,
-        /// The first of its users.
+        /// The first of its users, or how many there are.
         user: String,
     },
     /// Caches still use the group (G4).
@@ -94,19 +100,36 @@ pub fn cache_written(
     Ok(warnings)
 }
 
-/// Checks that nothing uses a cache that is to be deleted. Services are told before pods.
-pub fn cache_deleted(cache: &CacheKey, users: &[User]) -> Result<(), Refused> {
-    let of_cache = users.iter().filter(|user| user.cache == *cache);
-    let Some(user) = of_cache.min_by_key(|user| (user.kind, &user.namespace, &user.name)) else {
-        return Ok(());
-    };
-    let kind = user.kind.name();
-    // KServe names a cluster cache's services without their namespace.
-    let user = match (&cache.namespace, user.kind) {
-        (None, Kind::InferenceService | Kind::LLMInferenceService) => format!("{kind} {}", user.name),
-        _ => format!("{kind} {}/{}", user.namespace, user.name),
+/// Checks that nothing uses a cache that is to be deleted. Services come before pods. Users are named only to who knows
+/// the cache, and only those of its own namespace.
+pub fn cache_deleted(cache: &CacheKey, users: &[User], knows_cache: bool) -> Result<(), Refused> {
+    let mut users: Vec<&User> = users.iter().filter(|user| user.cache == *cache).collect();
+    users.sort_by_key(|user| (user.kind, &user.namespace, &user.name));
+    let Some(first) = users.first() else { return Ok(()) };
+    let user = if knows_cache && cache.namespace.as_ref() == Some(&first.namespace) {
+        format!("{} {}/{}", first.kind.name(), first.namespace, first.name)
+    } else {
+        counted(&users)
     };
     Err(Refused::CacheInUse { cache: cache_name(cache), user })
+}
+
+/// How many users of each kind there are.
+fn counted(users: &[&User]) -> String {
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for user in users {
+        match kinds.last_mut() {
+            Some((kind, count)) if *kind == user.kind.name() => *count += 1,
+            _ => kinds.push((user.kind.name(), 1)),
+        }
+    }
+    let namespaces: BTreeSet<&str> = users.iter().map(|user| user.namespace.as_str()).collect();
+    let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} ({count})")).collect();
+    format!("{} in {}", list(&kinds), plural(namespaces.len(), "namespace"))
+}
+
+fn plural(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// Whether nothing uses a cache but pods of services that have let go of it or are gone.
@@ -136,8 +159,16 @@ pub fn group_deleted(group: &str, users: &[CacheKey]) -> Result<(), Refused> {
     if users.is_empty() {
         return Ok(());
     }
-    let caches: Vec<String> = users.iter().map(cache_name).collect();
-    Err(Refused::GroupInUse { group: group.to_owned(), caches: list(&caches) })
+    let (shared, own): (Vec<&CacheKey>, Vec<&CacheKey>) =
+        users.iter().partition(|user| user.namespace.is_none());
+    let shared: Vec<String> = shared.into_iter().map(cache_name).collect();
+    let namespaces: BTreeSet<_> = own.iter().map(|user| &user.namespace).collect();
+    let own_caches = (!own.is_empty()).then(|| {
+        let caches = plural(own.len(), "LocalModelNamespaceCache");
+        format!("{caches} in {}", plural(namespaces.len(), "namespace"))
+    });
+    let caches = (!shared.is_empty()).then(|| list(&shared)).into_iter().chain(own_caches);
+    Err(Refused::GroupInUse { group: group.to_owned(), caches: caches.collect::<Vec<_>>().join(", ") })
 }
 
 /// A cache as people and KServe write it.

@@ -5,7 +5,8 @@
 //! away: nothing can ever be signed with it again. The API server trusts the authorities in the `caBundle`
 //! of the webhook configurations, so that a change of certificate goes in this order: the new one stands in
 //! the Secret; the bundles have both authorities; some time later, when every API server has seen that, the
-//! server changes over; the old authority leaves the bundles. No request is refused on the way.
+//! server changes over; the old authority leaves the bundles, a while later, because other operators change over by
+//! clocks of their own. No request is refused on the way.
 
 use std::fmt;
 use std::sync::Arc;
@@ -185,11 +186,15 @@ pub fn change(
     }
 }
 
-/// The authorities that API servers have to trust: that of the stored certificate, and that of the served
-/// one for as long as it is another.
-pub fn bundle(stored: &Pair, served: Option<&Pair>) -> String {
-    let other = served.filter(|served| served.ca != stored.ca).map_or("", |served| &served.ca);
-    format!("{}{other}", stored.ca)
+/// The authorities that API servers have to trust: that of the stored certificate, and others that are still in use.
+pub fn bundle<'a>(stored: &str, others: impl IntoIterator<Item = &'a String>) -> String {
+    let mut all = vec![stored];
+    for other in others {
+        if !all.contains(&other.as_str()) {
+            all.push(other);
+        }
+    }
+    all.concat()
 }
 
 #[cfg(test)]

@@ -30,14 +30,14 @@ mod parts;
 pub enum Denied {
     /// There is no cache of that name.
     #[error(
-        "label {POD_MODEL}: there is no LocalModelCache {model}, nor a LocalModelNamespaceCache {model} in namespace {namespace}; {known}"
+        "label {POD_MODEL}: there is no LocalModelCache {model}, nor a LocalModelNamespaceCache {model} in namespace {namespace}; {known}, and kubectl get localmodelnamespacecaches -n {namespace} lists those of the namespace"
     )]
     UnknownCache {
         /// The name.
         model: String,
         /// The pod's namespace.
         namespace: String,
-        /// Which caches the pod could ask for.
+        /// Which cluster caches the pod could ask for.
         known: String,
     },
     /// The cache is being deleted.
@@ -204,8 +204,8 @@ fn found<'a>(model: &str, facts: &'a Facts) -> Result<&'a PlannedCache<'a>, Deni
             model: model.to_owned(),
             namespace: facts.namespace.to_owned(),
             known: match facts.known {
-                [] => "there is no cache at all: make one first".to_owned(),
-                known => format!("there are {}", list(known)),
+                [] => "there is no LocalModelCache at all".to_owned(),
+                known => format!("there are LocalModelCaches {}", list(known)),
             },
         }),
     }

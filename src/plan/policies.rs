@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 mod agents;
 mod operator;
+mod pods;
 
 /// What the API server asks a policy about.
 #[derive(Clone, Debug, Default)]

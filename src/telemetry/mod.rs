@@ -8,12 +8,17 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::download::progress::Above;
 use crate::error::{Doing, Error};
 use crate::plan::agent::METRICS_PATH;
+use crate::server::{self, Limits};
+
+/// Kubelets, Prometheus and people ask, without a body.
+const LIMITS: Limits = Limits { connections: 64, body: 1 << 10, all_bodies: 64 << 10, answered: 64 };
 
 /// Starts logging to standard error: text on a terminal or with `LOG_FORMAT=text`, else JSON with
 /// `LOG_FORMAT=json`. `RUST_LOG` sets the level; `info` without it.
@@ -57,7 +62,11 @@ pub async fn serve(port: u16, router: Router) -> Result<(), Error> {
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let listener =
         tokio::net::TcpListener::bind(address).await.doing(|| format!("listening on {address}"))?;
-    axum::serve(listener, router).await.doing(|| "serving health checks and metrics".into())
+    let secure = |stream| std::future::ready(Ok::<_, std::io::Error>(stream));
+    // Without a sender it would stop at once.
+    let (_stop, stopped) = watch::channel(false);
+    server::serve(listener, secure, router, LIMITS, stopped).await;
+    Ok(())
 }
 
 /// Answers `/healthz` while `is_well`, `/readyz` once `waiting_for` has nothing to name, until when it says what it is

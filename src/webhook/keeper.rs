@@ -2,8 +2,8 @@
 //! in step with both: read, plan, apply, and again whenever one of them changes (O5).
 
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -47,6 +47,9 @@ pub struct Keeper {
     identity: Arc<Identity>,
     in_step: AtomicBool,
     leads: AtomicBool,
+    /// The authority of the certificate that was served before, and until when it stays in the bundles: another
+    /// operator may change over a moment later.
+    retired: Mutex<Option<(String, Timestamp)>>,
 }
 
 impl Keeper {
@@ -72,6 +75,7 @@ impl Keeper {
             identity,
             in_step: AtomicBool::new(false),
             leads: AtomicBool::new(false),
+            retired: Mutex::default(),
         }
     }
 
@@ -126,10 +130,16 @@ impl Keeper {
             change(&stored, self.identity.served().as_ref(), &self.namespace, since, self.settle, now)
         };
         if next(trusted) == Change::Serve {
+            let before = self.identity.served().filter(|before| before.ca != stored.ca);
+            *self.retired() = before.map(|before| (before.ca, now + self.settle));
             self.identity.set(stored.clone()).map_err(|reason| Error::Setup(reason.to_string()))?;
             tracing::info!("the webhook certificate in the Secret is served");
         }
-        let bundle = bundle(&stored, self.identity.served().as_ref());
+        let retired = self.retired().clone().filter(|(_, until)| now < *until);
+        let served = self.identity.served();
+        let others =
+            served.as_ref().map(|served| &served.ca).into_iter().chain(retired.as_ref().map(|(ca, _)| ca));
+        let bundle = bundle(&stored.ca, others);
         let wanted = webhooks::validating(&self.namespace, Some(&bundle));
         let validating = self.keep(&self.validating, wanted, VALIDATING_WEBHOOKS, &stored.ca).await;
         let wanted = webhooks::mutating(&self.namespace, Some(&bundle));
@@ -144,11 +154,17 @@ impl Keeper {
         if !self.in_step.swap(true, Ordering::Relaxed) {
             tracing::info!("webhooks are served");
         }
-        Ok(match next(trusted) {
-            Change::At(at) => at.duration_since(now).unsigned_abs(),
+        let until = |at: Timestamp| at.duration_since(now).unsigned_abs();
+        let pause = match next(trusted) {
+            Change::At(at) => until(at),
             Change::Serve => Duration::ZERO,
             Change::Done | Change::Trust => LONGEST,
-        })
+        };
+        Ok(retired.map_or(pause, |(_, at)| pause.min(until(at))))
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Option<(String, Timestamp)>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a configuration right where it is not. Returns whether the API server was seen to trust the

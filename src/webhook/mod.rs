@@ -14,6 +14,7 @@ mod validation;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::post;
 use k8s_openapi::api::core::v1::Node;
 
@@ -23,7 +24,7 @@ use crate::plan::users::User;
 use crate::plan::webhooks;
 pub use keeper::{Keeper, SETTLE};
 pub use measured::measured;
-pub use server::{Identity, serve};
+pub use server::{Clients, Identity, serve};
 
 /// What the webhooks know: the objects as the stores have them.
 pub trait World: Send + Sync + 'static {
@@ -73,7 +74,7 @@ pub fn router<W: World>(world: Arc<W>) -> Router {
         .route(webhooks::CACHES_PATH, post(validation::caches::<W>))
         .route(webhooks::NAMESPACE_CACHES_PATH, post(validation::namespace_caches::<W>))
         .route(webhooks::GROUPS_PATH, post(validation::groups::<W>))
-        .layer(review::body_limit())
+        .layer(DefaultBodyLimit::disable()) // the server has one
         .with_state(world)
 }
 

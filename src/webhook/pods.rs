@@ -40,7 +40,7 @@ async fn mutate<W: World>(world: Arc<W>, request: AdmissionRequest<Pod>) -> Answ
     let names = cache.as_ref().map(|cache| cache.spec.node_groups.as_slice()).unwrap_or_default();
     let groups: Vec<_> = names.iter().filter_map(|name| world.group(name)).collect();
     let nodes = if names.len() > 1 { world.nodes() } else { Vec::new() };
-    let known = if cache.is_none() { known(&*world, namespace) } else { Vec::new() };
+    let known = if cache.is_none() { known(&*world) } else { Vec::new() };
     let facts = Facts {
         namespace,
         cache,
@@ -106,13 +106,10 @@ fn by_key<W: World>(world: &W, key: &CacheKey) -> Option<Found> {
     }
 }
 
-/// The names of the caches that a pod of this namespace can ask for.
-fn known<W: World>(world: &W, namespace: &str) -> Vec<String> {
-    let own = world.namespace_caches();
-    let own = own.iter().filter(|cache| cache.namespace().as_deref() == Some(namespace));
-    let mut names: Vec<String> = own.map(|cache| cache.name_any()).collect();
-    names.extend(world.caches().iter().map(|cache| cache.name_any()));
+/// The names of the cluster caches, which every namespace may ask for. Those of a namespace are for its own people,
+/// and whoever asks here is not known to be one.
+fn known<W: World>(world: &W) -> Vec<String> {
+    let mut names: Vec<String> = world.caches().iter().map(|cache| cache.name_any()).collect();
     names.sort();
-    names.dedup();
     names
 }

@@ -4,7 +4,6 @@
 use std::panic::AssertUnwindSafe;
 
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -15,9 +14,6 @@ use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-
-/// The largest question: an object of the most that etcd stores, its earlier state, and what is around.
-const LARGEST: usize = 8 << 20;
 
 /// What is decided about a request.
 #[derive(Debug, Default)]
@@ -48,10 +44,6 @@ pub(super) enum Otherwise {
     Deny,
     /// The request may pass as it is.
     Allow,
-}
-
-pub(super) fn body_limit() -> DefaultBodyLimit {
-    DefaultBodyLimit::max(LARGEST)
 }
 
 /// Reads the question, has it decided, and writes the answer.

@@ -1,28 +1,26 @@
 //! HTTPS with a certificate that can be changed while requests come in.
 
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::Router;
-use axum::serve::Listener;
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::error::{Doing, Error};
 use crate::plan::certificates::{self, Pair};
+use crate::server::{self, Limits};
 
-/// How long a client may take to agree on a connection.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Connections that are agreed on and wait to be served.
-const BACKLOG: usize = 64;
+/// A review holds an object, its earlier state and what is around, and the API server stores nothing above 1.5 MiB.
+/// API servers ask on up to as many connections as they answer requests.
+const LIMITS: Limits = Limits { connections: 256, body: 3 << 20, all_bodies: 8 << 20, answered: 4 << 20 };
 
 /// The certificate that is served now. Connections that are open keep theirs.
 #[derive(Default)]
@@ -54,80 +52,79 @@ impl ResolvesServerCert for Identity {
     }
 }
 
-/// Serves until `stop`: then what is under way is answered and no more is taken.
-pub async fn serve(
-    listener: TcpListener,
+/// Who may ask: everybody, or who has a certificate of one of the authorities in a file. The file is read again for each
+/// connection, so that a mounted one can be changed.
+pub struct Clients {
     identity: Arc<Identity>,
-    router: Router,
-    stop: oneshot::Receiver<()>,
-) -> Result<(), Error> {
-    let config = ServerConfig::builder_with_provider(certificates::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Setup(format!("TLS: {error}")))?
-        .with_no_client_auth()
-        .with_cert_resolver(identity);
-    let listener =
-        TlsListener::start(listener, Arc::new(config)).doing(|| "listening for webhooks".into())?;
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            // The sender's end means the same as its word.
-            let _ = stop.await;
-        })
-        .await
-        .doing(|| "serving webhooks".into())
+    authorities: Option<PathBuf>,
+    last: Mutex<(Vec<u8>, TlsAcceptor)>,
 }
 
-/// A listener of connections that are encrypted already. One client that is slow to agree holds up nobody
-/// else.
-struct TlsListener {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    address: SocketAddr,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl TlsListener {
-    fn start(mut listener: TcpListener, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let acceptor = TlsAcceptor::from(config);
-        let address = listener.local_addr()?;
-        let (sender, ready) = mpsc::channel(BACKLOG);
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, address) = Listener::accept(&mut listener).await;
-                let (acceptor, sender) = (acceptor.clone(), sender.clone());
-                // Answers are small: nothing is gained by collecting them.
-                let _ = stream.set_nodelay(true);
-                tokio::spawn(async move {
-                    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        // An error means that the server has stopped.
-                        Ok(Ok(stream)) => drop(sender.send((stream, address)).await),
-                        Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS connection"),
-                        Err(_) => tracing::debug!(%address, "no TLS connection in time"),
-                    }
-                });
+impl Clients {
+    /// Reads the file, where there is one.
+    pub fn new(identity: Arc<Identity>, authorities: Option<PathBuf>) -> Result<Self, Error> {
+        let pem = match &authorities {
+            Some(path) => {
+                std::fs::read(path).doing(|| format!("reading the client CA {}", path.display()))?
             }
-        });
-        Ok(Self { ready, address, task })
+            None => Vec::new(),
+        };
+        let acceptor = acceptor(identity.clone(), authorities.is_some().then_some(&pem))?;
+        Ok(Self { identity, authorities, last: Mutex::new((pem, acceptor)) })
     }
-}
 
-impl Drop for TlsListener {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.ready.recv().await {
-            Some(connection) => connection,
-            None => std::future::pending().await, // the task that accepts ends with this value alone
+    /// What agrees on the next connection. A file that cannot be read or used changes nothing.
+    fn acceptor(&self) -> TlsAcceptor {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = &self.authorities
+            && let Ok(pem) = std::fs::read(path)
+            && pem != last.0
+        {
+            match acceptor(self.identity.clone(), Some(&pem)) {
+                Ok(changed) => {
+                    tracing::info!(path = %path.display(), "client CA read again");
+                    *last = (pem, changed);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "keeping the last good client CA");
+                    last.0 = pem;
+                }
+            }
         }
+        last.1.clone()
     }
+}
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
-    }
+fn acceptor(identity: Arc<Identity>, authorities: Option<&Vec<u8>>) -> Result<TlsAcceptor, Error> {
+    let failed = |what: &str, error: &dyn fmt::Display| Error::Setup(format!("{what}: {error}"));
+    let provider = certificates::provider();
+    let config = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed("TLS", &error))?;
+    let config = match authorities {
+        None => config.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate =
+                    certificate.map_err(|error| failed("the client CA is no PEM file", &error))?;
+                roots.add(certificate).map_err(|error| failed("the client CA", &error))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            config.with_client_cert_verifier(verifier.map_err(|error| failed("the client CA", &error))?)
+        }
+    };
+    Ok(TlsAcceptor::from(Arc::new(config.with_cert_resolver(identity))))
+}
+
+/// Serves until `stop`: then what is being answered is answered and no more is taken.
+pub async fn serve(listener: TcpListener, clients: Clients, router: Router, stop: oneshot::Receiver<()>) {
+    let (stopping, stopped) = watch::channel(false);
+    let secure = |stream: TcpStream| clients.acceptor().accept(stream);
+    let stops = async {
+        // The sender's end means the same as its word.
+        let _ = stop.await;
+        stopping.send_replace(true);
+    };
+    futures::join!(server::serve(listener, secure, router, LIMITS, stopped), stops);
 }

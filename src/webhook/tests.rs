@@ -115,7 +115,12 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(serve(listener, identity, router(Arc::new(known)), stopped));
+        tokio::spawn(serve(
+            listener,
+            Clients::new(identity, None).unwrap(),
+            router(Arc::new(known)),
+            stopped,
+        ));
         Self { address, _stop: stop }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
+use kube::ResourceExt;
 use kube::core::admission::{AdmissionRequest, Operation};
 
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(super) async fn caches<W: World>(State(world): State<Arc<W>>, body: Bytes) -> Response {
     answer(body, Otherwise::Deny, async |request: AdmissionRequest<LocalModelCache>| {
         let Some(cache) = request.object.or(request.old_object) else { return Answer::default() };
-        checked(&*world, &PlannedCache::from(&cache), &request.operation).await
+        checked(&*world, &PlannedCache::from(&cache), &request.operation, false).await
     })
     .await
 }
@@ -37,7 +38,10 @@ pub(super) async fn caches<W: World>(State(world): State<Arc<W>>, body: Bytes) -
 pub(super) async fn namespace_caches<W: World>(State(world): State<Arc<W>>, body: Bytes) -> Response {
     answer(body, Otherwise::Deny, async |request: AdmissionRequest<LocalModelNamespaceCache>| {
         let Some(cache) = request.object.or(request.old_object) else { return Answer::default() };
-        checked(&*world, &PlannedCache::from(&cache), &request.operation).await
+        let (namespace, name) = (cache.namespace().unwrap_or_default(), cache.name_any());
+        let there = world.namespace_cache(&namespace, &name).and_then(|there| there.uid());
+        let knows_cache = there.is_some() && there == cache.uid();
+        checked(&*world, &PlannedCache::from(&cache), &request.operation, knows_cache).await
     })
     .await
 }
@@ -62,10 +66,15 @@ pub(super) async fn groups<W: World>(State(world): State<Arc<W>>, body: Bytes) -
     .await
 }
 
-async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, operation: &Operation) -> Answer {
+async fn checked<W: World>(
+    world: &W,
+    cache: &PlannedCache<'_>,
+    operation: &Operation,
+    knows_cache: bool,
+) -> Answer {
     let name = &cache.key.name;
     if *operation == Operation::Delete {
-        return told(deleted(world, &cache.key).await.map(|()| Vec::new()), name);
+        return told(deleted(world, &cache.key, knows_cache).await.map(|()| Vec::new()), name);
     }
     let (mut missing, mut groups) = (Vec::new(), Vec::new());
     for name in &cache.spec.node_groups {
@@ -88,11 +97,11 @@ async fn checked<W: World>(world: &W, cache: &PlannedCache<'_>, operation: &Oper
 }
 
 /// A service may have been deleted in the same breath as its cache: its pods are told a moment later.
-async fn deleted<W: World>(world: &W, cache: &CacheKey) -> Result<(), Refused> {
+async fn deleted<W: World>(world: &W, cache: &CacheKey, knows_cache: bool) -> Result<(), Refused> {
     let end = Instant::now() + LAST_PODS;
     loop {
         let users = world.users_now(cache).await;
-        let verdict = cache_deleted(cache, &users);
+        let verdict = cache_deleted(cache, &users, knows_cache);
         if verdict.is_ok() || !only_pods_of_services(cache, &users) || Instant::now() >= end {
             return verdict;
         }

@@ -3,4 +3,5 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests stand outside the tests
 
+mod http_server;
 mod webhook_server;

@@ -28,7 +28,7 @@
   {{- $container := first $object.spec.template.spec.containers -}}
   {{- $_ := set $container "resources" (mergeOverwrite $container.resources (deepCopy $values.operator.resources)) -}}
 {{- end -}}
-{{- if eq $object.kind "ResourceQuota" -}}
+{{- if eq (printf "%s %s" $object.kind $object.metadata.name) "ResourceQuota localmodel-jobs" -}}
   {{- $_ := set $object.spec "hard" (mergeOverwrite $object.spec.hard (deepCopy $values.jobs.quota.hard)) -}}
 {{- end -}}
 {{- if eq (printf "%s %s" $object.kind $object.metadata.name) "NetworkPolicy localmodel-jobs" -}}
@@ -44,6 +44,24 @@
     {{- end -}}
   {{- end -}}
   {{- $_ := set $object.spec "egress" (concat $object.spec.egress $values.jobs.networkPolicy.egress) -}}
+{{- end -}}
+{{- if eq (printf "%s %s" $object.kind $object.metadata.name) "Deployment localmodel-operator" -}}
+  {{- $_ := set $object.spec "replicas" $values.operator.replicas -}}
+  {{- with $values.operator.webhook.clientCA.configMap -}}
+    {{- $pod := $object.spec.template.spec -}}
+    {{- $container := first $pod.containers -}}
+    {{- $volume := dict "name" "webhook-client-ca" "configMap" (dict "name" .) -}}
+    {{- $mount := dict "name" "webhook-client-ca" "mountPath" "/webhook-client-ca" "readOnly" true -}}
+    {{- $file := dict "name" "WEBHOOK_CLIENT_CA" "value" (printf "/webhook-client-ca/%s" $values.operator.webhook.clientCA.key) -}}
+    {{- $_ := set $pod "volumes" (append (default list $pod.volumes) $volume) -}}
+    {{- $_ := set $container "volumeMounts" (append (default list $container.volumeMounts) $mount) -}}
+    {{- $_ := set $container "env" (append $container.env $file) -}}
+  {{- end -}}
+{{- end -}}
+{{- if eq (printf "%s %s" $object.kind $object.metadata.name) "NetworkPolicy localmodel-operator" -}}
+  {{- with $values.operator.webhook.from -}}
+    {{- $_ := set (first $object.spec.ingress) "from" . -}}
+  {{- end -}}
 {{- end -}}
 {{- if eq $object.kind "ConfigMap" -}}
   {{- $_ := set $object.data "localModel" (toPrettyJson $values.localModel) -}}

@@ -57,7 +57,7 @@ where
     F: AsyncFnOnce(&Platform) -> Result<()>,
 {
     RUNTIME.block_on(async {
-        let platform = SHARED.get_or_try_init(Platform::start).await;
+        let platform = SHARED.get_or_try_init(|| Platform::start(false)).await;
         report(run(platform, test).await);
     });
 }
@@ -68,7 +68,18 @@ where
     F: AsyncFnOnce(&Platform) -> Result<()>,
 {
     RUNTIME.block_on(async {
-        let platform = Platform::start().await;
+        let platform = Platform::start(false).await;
+        report(run(platform.as_ref(), test).await);
+    });
+}
+
+/// The same with webhooks that ask for the API server's certificate.
+pub fn alone_with_certificates<F>(test: F)
+where
+    F: AsyncFnOnce(&Platform) -> Result<()>,
+{
+    RUNTIME.block_on(async {
+        let platform = Platform::start(true).await;
         report(run(platform.as_ref(), test).await);
     });
 }
@@ -91,7 +102,7 @@ fn report(result: Result<()>) {
 }
 
 impl Platform {
-    async fn start() -> Result<Self> {
+    async fn start(asks_for_certificates: bool) -> Result<Self> {
         let folder = TempDir::with_prefix("localmodel-attacks-")?.keep();
         let janitor = Command::new("sh")
             .args(["-c", JANITOR, "janitor"])
@@ -108,7 +119,7 @@ impl Platform {
             create(&client, &objects::node(node)).await?;
         }
         create(&client, &objects::group()).await?;
-        let operator = Operator::start(&plane, &folder).await?;
+        let operator = Operator::start(&plane, &folder, asks_for_certificates).await?;
         Ok(Self { client, plane, operator, used: AtomicUsize::new(0), _janitor: janitor })
     }
 

@@ -32,7 +32,11 @@ pub struct Operator {
 
 impl Operator {
     /// Starts it, and waits until it is ready and the API server knows where its webhooks are.
-    pub(super) async fn start(plane: &ControlPlane, folder: &Path) -> Result<Self> {
+    pub(super) async fn start(
+        plane: &ControlPlane,
+        folder: &Path,
+        asks_for_certificates: bool,
+    ) -> Result<Self> {
         let account = token(&plane.client, OPERATOR, localmodel::plan::names::OPERATOR, None).await?;
         let kubeconfig = folder.join("operator.kubeconfig");
         fs::write(&kubeconfig, serde_json::to_string(&with_token(&plane.kubeconfig(), &account)?)?)?;
@@ -45,6 +49,7 @@ impl Operator {
             .args(["operator", "--namespace", OPERATOR, "--image", IMAGE, "--pod", "localmodel-operator-0"])
             .args(["--health-port", &health.to_string(), "--webhook-port", &webhooks.to_string()])
             .env("KUBECONFIG", &kubeconfig)
+            .envs(asks_for_certificates.then(|| ("WEBHOOK_CLIENT_CA", plane.webhook_client_ca())))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -12,12 +12,13 @@ use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use localmodel::api::crds;
-use rcgen::KeyPair;
+use localmodel::plan::names::WEBHOOK_SERVICE;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
-use super::objects;
+use super::objects::{self, OPERATOR};
 use crate::wait::until;
 
 /// Who holds it may do everything: rights are the subject of other tests.
@@ -38,6 +39,8 @@ const CONTROLLERS: [&str; 9] = [
 
 /// Accounts of pods and taints of nodes come from controllers that do not run here.
 const NO_ADMISSION: &str = "ServiceAccount,TaintNodesByCondition";
+
+const WEBHOOK_CLIENT_CA: &str = "webhook-client-ca.crt";
 
 /// Runs a command until standard input ends, which happens when the process that started it ends in any way.
 const LEASHED: &str = r#""$@" & child=$!; cat >/dev/null; kill -9 $child; wait $child"#;
@@ -63,6 +66,7 @@ impl ControlPlane {
         fs::write(folder.join("accounts.key"), key.serialize_pem())?;
         fs::write(folder.join("accounts.pub"), key.public_key_pem())?;
         fs::write(folder.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n"))?;
+        identify_to_webhooks(folder)?;
         let kubeconfig = folder.join("kubeconfig");
         write_kubeconfig(&kubeconfig, &format!("https://127.0.0.1:{secure}"))?;
         let start = |name, arguments| start(folder, name, arguments);
@@ -93,10 +97,44 @@ impl ControlPlane {
         answers(&self.client, &self.folder).await
     }
 
+    /// The authority of the certificate that the API server has for webhooks which ask for one.
+    pub fn webhook_client_ca(&self) -> PathBuf {
+        self.folder.join(WEBHOOK_CLIENT_CA)
+    }
+
     /// The kubeconfig of the administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
     }
+}
+
+/// Gives the API server a certificate for our webhooks.
+fn identify_to_webhooks(folder: &Path) -> Result<()> {
+    let mut ca = CertificateParams::new(Vec::new())?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate()?;
+    let (certificate, key_file) = (folder.join("webhooks.crt"), folder.join("webhooks.key"));
+    fs::write(&certificate, params.signed_by(&key, &ca)?.pem())?;
+    fs::write(&key_file, key.serialize_pem())?;
+    fs::write(folder.join(WEBHOOK_CLIENT_CA), ca.pem())?;
+    let user = json!({"client-certificate": certificate, "client-key": key_file});
+    let users = json!([{"name": format!("{WEBHOOK_SERVICE}.{OPERATOR}.svc"), "user": user}]);
+    let kubeconfig = folder.join("webhooks.kubeconfig");
+    fs::write(&kubeconfig, json!({"apiVersion": "v1", "kind": "Config", "users": users}).to_string())?;
+    let plugin = |name: &str| {
+        let configuration = json!({
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "WebhookAdmissionConfiguration",
+            "kubeConfigFile": kubeconfig,
+        });
+        json!({"name": name, "configuration": configuration})
+    };
+    let plugins = [plugin("MutatingAdmissionWebhook"), plugin("ValidatingAdmissionWebhook")];
+    let config = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration", "plugins": plugins});
+    Ok(fs::write(folder.join("admission.yaml"), config.to_string())?)
 }
 
 async fn answers(client: &Client, folder: &Path) -> Result<()> {
@@ -178,6 +216,7 @@ fn server_arguments(folder: &Path, etcd: u16, port: u16) -> Vec<String> {
         format!("--service-account-signing-key-file={}", file("accounts.key")),
         format!("--service-account-key-file={}", file("accounts.pub")),
         format!("--token-auth-file={}", file("tokens.csv")),
+        format!("--admission-control-config-file={}", file("admission.yaml")),
         "--authorization-mode=RBAC".into(),
         "--service-cluster-ip-range=10.0.0.0/24".into(),
         format!("--disable-admission-plugins={NO_ADMISSION}"),

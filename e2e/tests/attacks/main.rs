@@ -3,3 +3,5 @@
 
 mod definitions_gone;
 mod foreign_names;
+mod missing_parts;
+mod webhook_server;

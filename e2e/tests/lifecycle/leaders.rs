@@ -20,7 +20,7 @@ async fn another_operator_takes_over_from_one_that_is_paused_and_from_one_that_d
         "leaders",
         |world| async move { two(&world).await },
         async |_| {
-            scale_operator(1).await?;
+            scale_operator(2).await?;
             until_webhooks_answer().await
         },
     )
@@ -30,7 +30,6 @@ async fn another_operator_takes_over_from_one_that_is_paused_and_from_one_that_d
 async fn two(world: &World) -> Result<()> {
     world.group().await?;
     world.join(WORKERS[0]).await?;
-    scale_operator(2).await?;
     let first = holder(world).await?;
     let (name, paused) = (first.0.clone(), Process::of(world, &first.0).await?);
 

@@ -1,14 +1,17 @@
 //! Nodes that fall silent, that are deleted, and that are replaced by an empty machine of the same name (N4, N5).
 //! What runs on them besides goes with them.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use localmodel::api::cache::NodeStatus;
 use localmodel::plan::names::{JOB_NODE, NODE_GROUP, OPERATOR};
-use localmodel_e2e::command::{kubectl, on_node};
+use localmodel_e2e::admission::{TEAM, pod};
+use localmodel_e2e::command::{kubectl, on_node, run};
 use localmodel_e2e::wait::until;
 use localmodel_e2e::world::{WORKERS, World, alone};
 
@@ -90,8 +93,35 @@ async fn a_node_that_is_deleted_leaves_nothing_and_its_replacement_is_warmed_fro
     .await;
 }
 
-/// A cache that is complete on both workers. Returns them; the first one does not run the operator, whose webhooks
-/// would be gone with it for a while.
+#[tokio::test]
+async fn the_death_of_an_operators_node_stops_the_creation_of_pods_for_less_than_forty_seconds() {
+    let test = |world: World| async move {
+        world.group().await?;
+        world.cache("m", "hf://dead/m").await?;
+        until("an operator on each worker", || async {
+            let mut nodes = operators(&world).await?;
+            nodes.sort();
+            ensure!(nodes == WORKERS, "they are on {nodes:?}");
+            Ok(Some(()))
+        })
+        .await?;
+        ensure!(longest_without_pods(&world, Duration::from_secs(5)).await? < Duration::from_secs(2));
+        run("docker", &["pause", WORKERS[0]]).await?;
+        // Long enough for Kubernetes to find the node dead, and to replace what ran there.
+        let longest = longest_without_pods(&world, Duration::from_mins(2)).await?;
+        println!("no pod could be created for {longest:?}");
+        ensure!(longest < Duration::from_secs(40), "no pod could be created for {longest:?}");
+        Ok(())
+    };
+    alone("dead", test, async |_| {
+        // An error means that it is not paused.
+        let _ = run("docker", &["unpause", WORKERS[0]]).await;
+        everything_runs().await
+    })
+    .await;
+}
+
+/// A cache that is complete on both workers. Returns them.
 async fn warm_both(world: &World) -> Result<[&'static str; 2]> {
     world.group().await?;
     for node in WORKERS {
@@ -99,11 +129,39 @@ async fn warm_both(world: &World) -> Result<[&'static str; 2]> {
     }
     world.cache("m", &world.model("m").await?).await?;
     world.until_available("m", 2, 2).await?;
-    let of_operator = format!("app.kubernetes.io/name={OPERATOR}");
-    let path = "jsonpath={.items[*].spec.nodeName}";
-    let runs_on = kubectl(&["get", "pods", "-n", "kserve", "-l", &of_operator, "-o", path]).await?;
-    let [first, second] = WORKERS;
-    Ok(if runs_on.split_whitespace().any(|node| node == first) { [second, first] } else { [first, second] })
+    Ok(WORKERS)
+}
+
+/// The nodes on which operators are ready.
+async fn operators(world: &World) -> Result<Vec<String>> {
+    let of_operator = ListParams::default().labels(&format!("app.kubernetes.io/name={OPERATOR}"));
+    let pods = world.in_namespace::<Pod>("kserve").list(&of_operator).await?.items;
+    let is_ready = |pod: &&Pod| {
+        let conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    Ok(pods.iter().filter(is_ready).filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect())
+}
+
+/// The longest time within which no pod that uses the cache could be created, of this time.
+async fn longest_without_pods(world: &World, watched: Duration) -> Result<Duration> {
+    let pods: Api<Pod> = world.in_namespace(TEAM);
+    let pod: Pod = serde_saphyr::from_str(&pod(
+        "dead-pod",
+        &format!("localmodel.kserve.io/model: {}", world.name("m")),
+    ))?;
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let mut pace = tokio::time::interval(Duration::from_millis(500));
+    while begun.elapsed() < watched {
+        pace.tick().await;
+        let created = pods.create(&dry_run, &pod).await;
+        longest = longest.max(last.elapsed());
+        if created.is_ok() {
+            last = Instant::now();
+        }
+    }
+    Ok(longest)
 }
 
 /// A kubelet registers its node when it starts, and whoever keeps it running starts it again.

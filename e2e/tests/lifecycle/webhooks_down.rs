@@ -19,7 +19,7 @@ async fn with_the_server_down_only_what_it_guards_is_refused_and_says_what_is_do
         "down",
         |world| async move { down(&world).await },
         async |_| {
-            scale_operator(1).await?;
+            scale_operator(2).await?;
             until_webhooks_answer().await?;
             for object in HELD {
                 let there =

@@ -106,9 +106,17 @@ fn a_source_that_no_hub_can_have_is_warned_of() {
 fn a_cache_in_use_is_kept_in_kserves_words() {
     let (cluster, own) = (CacheKey::cluster("m"), CacheKey::namespaced("team", "m"));
     let cases = [
-        (&cluster, Kind::InferenceService, "LocalModelCache m is being used by InferenceService svc"),
-        (&cluster, Kind::LLMInferenceService, "LocalModelCache m is being used by LLMInferenceService svc"),
-        (&cluster, Kind::Pod, "LocalModelCache m is being used by Pod team/svc"),
+        (
+            &cluster,
+            Kind::InferenceService,
+            "LocalModelCache m is being used by InferenceService (1) in 1 namespace",
+        ),
+        (
+            &cluster,
+            Kind::LLMInferenceService,
+            "LocalModelCache m is being used by LLMInferenceService (1) in 1 namespace",
+        ),
+        (&cluster, Kind::Pod, "LocalModelCache m is being used by Pod (1) in 1 namespace"),
         (
             &own,
             Kind::InferenceService,
@@ -117,35 +125,58 @@ fn a_cache_in_use_is_kept_in_kserves_words() {
         (&own, Kind::Pod, "LocalModelNamespaceCache team/m is being used by Pod team/svc"),
     ];
     for (cache, kind, words) in cases {
-        let refused = cache_deleted(cache, &[user(cache, kind, "svc")]).unwrap_err();
+        let refused = cache_deleted(cache, &[user(cache, kind, "svc")], true).unwrap_err();
         assert_eq!(refused.to_string(), words);
     }
 }
 
 #[test]
+fn who_does_not_know_a_cache_hears_no_names_of_its_users() {
+    let own = CacheKey::namespaced("team", "m");
+    let users =
+        [user(&own, Kind::InferenceService, "svc"), user(&own, Kind::Pod, "a"), user(&own, Kind::Pod, "b")];
+    let refused = cache_deleted(&own, &users, false).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "LocalModelNamespaceCache team/m is being used by InferenceService (1), Pod (2) in 1 namespace"
+    );
+}
+
+#[test]
+fn users_of_a_cluster_cache_are_counted_over_all_namespaces_services_first() {
+    let cache = CacheKey::cluster("m");
+    let elsewhere = User { namespace: "other".into(), ..user(&cache, Kind::InferenceService, "svc") };
+    let pods = [user(&cache, Kind::Pod, "a"), user(&cache, Kind::ServicePod, "b")];
+    let users = [pods[0].clone(), elsewhere, pods[1].clone()];
+    let refused = cache_deleted(&cache, &users, true).unwrap_err().to_string();
+    assert_eq!(refused, "LocalModelCache m is being used by InferenceService (1), Pod (2) in 2 namespaces");
+}
+
+#[test]
 fn users_of_other_caches_of_the_same_name_do_not_keep_a_cache() {
     let users = [user(&CacheKey::namespaced("team", "m"), Kind::InferenceService, "svc")];
-    assert_eq!(cache_deleted(&CacheKey::cluster("m"), &users), Ok(()));
-    assert_eq!(cache_deleted(&CacheKey::namespaced("other", "m"), &users), Ok(()));
+    assert_eq!(cache_deleted(&CacheKey::cluster("m"), &users, true), Ok(()));
+    assert_eq!(cache_deleted(&CacheKey::namespaced("other", "m"), &users, true), Ok(()));
 }
 
 #[test]
 fn the_first_service_is_told_whatever_the_order_and_before_any_pod() {
-    let cache = CacheKey::cluster("m");
+    let cache = CacheKey::namespaced("team", "m");
     let users = [
         user(&cache, Kind::Pod, "a"),
         user(&cache, Kind::InferenceService, "z"),
         user(&cache, Kind::InferenceService, "b"),
     ];
-    let refused = cache_deleted(&cache, &users).unwrap_err().to_string();
-    assert!(refused.ends_with("InferenceService b"), "{refused}");
+    let refused = cache_deleted(&cache, &users, true).unwrap_err().to_string();
+    assert!(refused.ends_with("InferenceService team/b"), "{refused}");
 }
 
 #[test]
-fn a_group_that_caches_name_is_kept_and_they_are_named() {
+fn a_group_that_caches_name_is_kept_and_the_clusters_are_named() {
     let (uses, other) = (spec("hf://o/m", &["other", "g"]), spec("hf://o/n", &["other"]));
     let caches = [
         planned(&CacheKey::namespaced("team", "x"), &uses),
+        planned(&CacheKey::namespaced("team", "y"), &uses),
         planned(&CacheKey::cluster("b"), &uses),
         planned(&CacheKey::cluster("a"), &uses),
         planned(&CacheKey::cluster("unrelated"), &other),
@@ -154,7 +185,7 @@ fn a_group_that_caches_name_is_kept_and_they_are_named() {
     let refused = group_deleted("g", &users_of_group("g", &caches)).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "LocalModelNodeGroup g is still used by LocalModelCache a, LocalModelCache b, LocalModelNamespaceCache team/x: \
+        "LocalModelNodeGroup g is still used by LocalModelCache a, LocalModelCache b, 2 LocalModelNamespaceCaches in 1 namespace: \
          delete them, or take the group out of their nodeGroups, first"
     );
     assert_eq!(group_deleted("free", &users_of_group("free", &caches)), Ok(()));

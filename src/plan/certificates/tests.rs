@@ -93,9 +93,9 @@ fn nothing_is_waited_for_where_no_request_could_be_answered_so_far() {
 #[test]
 fn both_authorities_are_trusted_while_the_old_certificate_is_served_and_one_otherwise() {
     let (old, new) = (made(NOW), made(NOW));
-    assert_eq!(bundle(&new, None), new.ca);
-    assert_eq!(bundle(&new, Some(&new)), new.ca);
-    assert_eq!(bundle(&new, Some(&old)), format!("{}{}", new.ca, old.ca));
+    assert_eq!(bundle(&new.ca, []), new.ca);
+    assert_eq!(bundle(&new.ca, [&new.ca]), new.ca);
+    assert_eq!(bundle(&new.ca, [&old.ca, &new.ca, &old.ca]), format!("{}{}", new.ca, old.ca));
 }
 
 #[test]

@@ -265,11 +265,12 @@ fn an_unknown_cache_is_refused_with_the_names_of_those_that_exist() {
     assert_eq!(
         mutated(&vllm(), &facts(&names)).unwrap_err(),
         "label localmodel.kserve.io/model: there is no LocalModelCache meta-llama3-8b-instruct, nor a \
-         LocalModelNamespaceCache meta-llama3-8b-instruct in namespace team; there are m10, m11, m12, m13, m14, m15, \
-         m16, m17, m18, m19 and 2 more"
+         LocalModelNamespaceCache meta-llama3-8b-instruct in namespace team; there are LocalModelCaches m10, \
+         m11, m12, m13, m14, m15, m16, m17, m18, m19 and 2 more, and kubectl get localmodelnamespacecaches -n team \
+         lists those of the namespace"
     );
     let refused = mutated(&vllm(), &facts(&[])).unwrap_err();
-    assert!(refused.ends_with("; there is no cache at all: make one first"), "{refused}");
+    assert!(refused.contains("; there is no LocalModelCache at all, and "), "{refused}");
 }
 
 #[test]

@@ -100,9 +100,10 @@ async fn a_cache_that_was_made_in_the_same_breath_as_the_pod_is_found() {
 }
 
 #[tokio::test]
-async fn an_unknown_cache_refuses_the_pod_and_names_those_of_its_namespace_and_the_clusters() {
+async fn an_unknown_cache_refuses_the_pod_and_names_those_of_the_cluster_alone() {
     let message = refusal(known(), webhooks::PODS_PATH, &review("CREATE", "Pod", &pod("gone"))).await;
-    assert!(message.ends_with("in namespace team; there are free, own, used"), "{message}");
+    let words = "in namespace team; there are LocalModelCaches free, own, used, and kubectl get localmodelnamespacecaches -n team lists those of the namespace";
+    assert!(message.ends_with(words), "{message}");
 }
 
 #[tokio::test]
@@ -169,7 +170,7 @@ async fn caches_are_checked_when_they_are_made_and_when_they_go() {
     let used = review("DELETE", "LocalModelCache", &cache("used", "hf://o/used"));
     assert_eq!(
         refusal(known(), webhooks::CACHES_PATH, &used).await,
-        "LocalModelCache used is being used by InferenceService svc"
+        "LocalModelCache used is being used by InferenceService (1) in 1 namespace"
     );
     let free = review("DELETE", "LocalModelCache", &cache("free", "hf://o/free"));
     assert_eq!(ask(known(), webhooks::CACHES_PATH, &free).await["allowed"], json!(true));
@@ -191,7 +192,7 @@ async fn a_cache_waits_a_moment_for_the_pods_of_a_service_that_is_gone_and_not_f
     known.users_go_after = 1;
     assert_eq!(
         refusal(known, webhooks::CACHES_PATH, &used).await,
-        "LocalModelCache used is being used by InferenceService svc",
+        "LocalModelCache used is being used by InferenceService (1) in 1 namespace",
         "at the first look"
     );
 }
@@ -203,7 +204,7 @@ async fn a_pod_of_a_service_that_has_let_go_still_guards_its_cache() {
     let used = review("DELETE", "LocalModelCache", &cache("used", "hf://o/used"));
     assert_eq!(
         refusal(known, webhooks::CACHES_PATH, &used).await,
-        "LocalModelCache used is being used by Pod team/svc"
+        "LocalModelCache used is being used by Pod (1) in 1 namespace"
     );
 }
 
@@ -244,14 +245,43 @@ async fn a_group_that_caches_name_is_kept_until_the_last_of_them_is_gone() {
     let question = review("DELETE", "LocalModelNodeGroup", &group);
     let message = refusal(known(), webhooks::GROUPS_PATH, &question).await;
     assert!(
-        message.contains("LocalModelCache free, LocalModelCache used, LocalModelNamespaceCache team/own"),
+        message.contains(
+            "LocalModelCache free, LocalModelCache used, 1 LocalModelNamespaceCache in 1 namespace"
+        ),
         "{message}"
     );
     let gone_now = vec![CacheKey::cluster("free")];
     let message = refusal(Known { gone_now, ..known() }, webhooks::GROUPS_PATH, &question).await;
-    assert!(message.contains("used by LocalModelCache used, LocalModelNamespaceCache team/own"), "{message}");
+    assert!(
+        message.contains("used by LocalModelCache used, 1 LocalModelNamespaceCache in 1 namespace"),
+        "{message}"
+    );
     let gone_now =
         ["free", "used"].map(CacheKey::cluster).into_iter().chain([CacheKey::namespaced("team", "own")]);
     let known = Known { gone_now: gone_now.collect(), ..known() };
     assert_eq!(ask(known, webhooks::GROUPS_PATH, &question).await["allowed"], json!(true));
+}
+
+#[tokio::test]
+async fn the_users_of_a_namespace_cache_are_named_to_who_knows_its_uid() {
+    let mut own = json!({
+        "metadata": {"name": "own", "namespace": "team", "uid": "the-right-one"},
+        "spec": {"sourceModelUri": "hf://o/own", "modelSize": "1Gi", "nodeGroups": ["workers"]},
+    });
+    let there = own.clone();
+    let known = || {
+        let mut known = known();
+        known.namespace_caches = vec![Arc::new(parsed(there.clone()))];
+        known.users[0].cache = CacheKey::namespaced("team", "own");
+        known
+    };
+    let genuine = review("DELETE", "LocalModelNamespaceCache", &own);
+    let message = refusal(known(), webhooks::NAMESPACE_CACHES_PATH, &genuine).await;
+    assert_eq!(message, "LocalModelNamespaceCache team/own is being used by InferenceService team/svc");
+    for uid in [json!("another"), Value::Null] {
+        own["metadata"]["uid"] = uid;
+        let forged = review("DELETE", "LocalModelNamespaceCache", &own);
+        let message = refusal(known(), webhooks::NAMESPACE_CACHES_PATH, &forged).await;
+        assert!(!message.contains("svc"), "{message}");
+    }
 }
