@@ -17,6 +17,7 @@ use kube::runtime::watcher::Event;
 use localmodel::api::{
     ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup,
 };
+use localmodel::config::EgressSettings;
 use localmodel::plan::certificates::server_names;
 use localmodel::plan::names::CacheKey;
 use localmodel::plan::users::User;
@@ -71,6 +72,10 @@ impl World for Known {
     }
     fn containers(&self) -> Vec<Arc<ClusterStorageContainer>> {
         Vec::new()
+    }
+
+    fn egress(&self) -> EgressSettings {
+        EgressSettings::default()
     }
 
     fn nodes(&self) -> Vec<Arc<Node>> {

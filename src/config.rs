@@ -64,6 +64,9 @@ pub struct Config {
     /// Ours. How often and how fast the bytes of complete copies are read again (A5).
     #[serde(rename = "localModelScrub")]
     pub scrub: ScrubSettings,
+    /// Ours. What the caches of namespaces may download from.
+    #[serde(rename = "localModelEgress")]
+    pub egress: EgressSettings,
     /// `storageInitializer.image`: the image of a download Job where nothing above names one.
     #[serde(skip)]
     pub storage_initializer_image: Option<String>,
@@ -145,6 +148,15 @@ pub struct S3Settings {
     pub s3_ca_bundle: String,
 }
 
+impl S3Settings {
+    /// The endpoint with its scheme.
+    pub fn endpoint_url(&self) -> Option<String> {
+        let endpoint = Some(self.s3_endpoint.trim()).filter(|endpoint| !endpoint.is_empty())?;
+        let scheme = if self.s3_use_https.trim() == "0" { "http" } else { "https" };
+        Some(if endpoint.contains("://") { endpoint.to_owned() } else { format!("{scheme}://{endpoint}") })
+    }
+}
+
 /// Settings of agent and Job pods that KServe's section has no keys for.
 #[derive(Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
@@ -155,6 +167,19 @@ pub struct PodSettings {
     pub priority_class_name: Option<String>,
     /// Secrets to pull images with.
     pub image_pull_secrets: Vec<LocalObjectReference>,
+}
+
+/// What the caches of namespaces may download from. A key that is not known is an error here: mistyped, it would
+/// allow what it was to forbid.
+#[derive(Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct EgressSettings {
+    /// Whether loopback, link-local and metadata addresses may be asked.
+    pub internal_addresses: bool,
+    /// Whether plain `http://` may be used where the platform has not named the endpoint.
+    pub plain_http: bool,
+    /// What their source URIs have to begin with; without it anything.
+    pub uri_prefixes: Option<Vec<String>>,
 }
 
 /// Settings of the scrub.
@@ -230,6 +255,7 @@ impl Default for Config {
             agent_memory_limit: "300Mi".into(),
             pod: PodSettings::default(),
             scrub: ScrubSettings::default(),
+            egress: EgressSettings::default(),
             storage_initializer_image: None,
             job_resources: JobResources::default(),
             ca_bundle: None,
@@ -312,6 +338,19 @@ mod tests {
 
     fn map(data: &serde_json::Value) -> ConfigMap {
         serde_json::from_value(json!({ "data": data })).unwrap()
+    }
+
+    #[test]
+    fn what_namespaces_may_download_from_is_narrow_by_default_and_no_mistyped_key_opens_it() {
+        let read = |section: &str| Config::read(Some(&map(&json!({"localModel": section}))));
+        assert_eq!(read("{}").unwrap().egress, EgressSettings::default());
+        let some =
+            read(r#"{"localModelEgress": {"plainHttp": true, "uriPrefixes": ["hf://acme/"]}}"#).unwrap();
+        let prefixes = Some(vec!["hf://acme/".to_owned()]);
+        let wanted = EgressSettings { plain_http: true, uri_prefixes: prefixes, internal_addresses: false };
+        assert_eq!(some.egress, wanted);
+        let error = read(r#"{"localModelEgress": {"uriPrefix": ["hf://acme/"]}}"#).unwrap_err();
+        assert!(error.to_string().contains("uriPrefix"), "{error}");
     }
 
     #[test]

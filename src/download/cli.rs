@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::budget::{Allowance, MOST_FILES};
 use super::error::{Error, Failure, Result};
 use super::job::download;
+use super::limits::Limits;
 use super::pairs::{self, Pair};
 use super::settings::Settings;
 use super::source::without_secrets;
@@ -85,7 +86,7 @@ pub async fn run(args: Args, bars: Option<MultiProgress>) -> ExitCode {
 async fn download_all(args: &Args, pairs: &[Pair], bars: Option<MultiProgress>) -> Result<()> {
     let settings = Settings {
         streams: args.streams.into(),
-        stall: Duration::from_secs(args.stall_seconds),
+        limits: Limits { stall: Duration::from_secs(args.stall_seconds), ..Limits::default() },
         allowance: Allowance { bytes: args.max_bytes.unwrap_or(u64::MAX), files: args.max_files },
         bars,
         ..Settings::from_env(Variables::of_process()?)?

@@ -15,6 +15,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 const TOKEN_ADVICE: &str = "put a token in HF_TOKEN (in a cluster: key HF_TOKEN of the secret that the \
                             ClusterStorageContainer names)";
 
+/// What the platform can do about an address that is refused.
+const ADDRESS_ADVICE: &str = "the platform may allow it: localModelEgress.internalAddresses in ConfigMap \
+                              inferenceservice-config";
+
+/// What the platform can do where plain http is refused.
+const HTTP_ADVICE: &str = "the platform may allow it: localModelEgress.plainHttp in ConfigMap \
+                           inferenceservice-config";
+
 /// Why a download failed.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says what it and its fields are")]
@@ -54,6 +62,18 @@ pub enum Error {
          SSL_CERT_FILE"
     )]
     Certificate { what: String, why: String },
+    #[error(
+        "{what} is refused: {host} is {address}, which is not reachable from downloads; {ADDRESS_ADVICE}"
+    )]
+    AddressRefused { what: String, host: String, address: String },
+    #[error("{what} is refused: plain http is not allowed for this download; use https, or {HTTP_ADVICE}")]
+    PlainHttpRefused { what: String },
+    #[error(
+        "{what} cannot be asked through the proxy {proxy}: {why}; check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
+    )]
+    ProxyFailed { what: String, proxy: String, why: String },
+    #[error("{what} is too slow: it sent {got} bytes in {} s", .within.as_secs_f32())]
+    TooSlow { what: String, got: u64, within: Duration },
     #[error("{what}: {fault}")]
     Passing { what: String, fault: Fault },
     #[error("{last} (tried {attempts} times)")]
@@ -143,6 +163,17 @@ pub enum Fault {
         /// What `RateLimit` or `Retry-After` asked for.
         wait: Option<Duration>,
     },
+    /// The name of the host has no address.
+    #[error("the name {host} cannot be resolved: {why}")]
+    NoAddress {
+        /// The host.
+        host: String,
+        /// What the system says.
+        why: String,
+    },
+    /// The host refuses connections.
+    #[error("the connection is refused: check host and port")]
+    ConnectionRefused,
     /// No connection, or one that broke.
     #[error("{0}")]
     Connection(String),
@@ -185,6 +216,12 @@ pub enum Reason {
     SourceUnavailable,
     RateLimited,
     CertificateNotTrusted,
+    HostNotFound,
+    ConnectionRefused,
+    ProxyFailed,
+    AddressRefused,
+    PlainHttpRefused,
+    SourceTooSlow,
     NothingSelected,
     TooLarge,
     TooManyFiles,
@@ -219,7 +256,13 @@ impl Error {
             }
             Self::Refused { .. } | Self::BadAnswer { .. } | Self::Archive { .. } => Reason::SourceRefused,
             Self::Certificate { .. } => Reason::CertificateNotTrusted,
+            Self::AddressRefused { .. } => Reason::AddressRefused,
+            Self::PlainHttpRefused { .. } => Reason::PlainHttpRefused,
+            Self::ProxyFailed { .. } => Reason::ProxyFailed,
+            Self::TooSlow { .. } => Reason::SourceTooSlow,
             Self::Passing { fault: Fault::RateLimited { .. }, .. } => Reason::RateLimited,
+            Self::Passing { fault: Fault::NoAddress { .. }, .. } => Reason::HostNotFound,
+            Self::Passing { fault: Fault::ConnectionRefused, .. } => Reason::ConnectionRefused,
             Self::Passing { .. } => Reason::SourceUnavailable,
             Self::GaveUp { last, .. } => last.reason(),
             Self::NoObjects { .. } => Reason::NotFound,

@@ -13,6 +13,12 @@ use super::error::{Error, Fault, Result};
 /// A server that asks for a longer wait than this fails the run: whoever started it backs off by itself.
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
+/// How often a host is tried that has never answered. What a user has mistyped is to be known within seconds; what
+/// passes by itself has mostly passed by then.
+const UNMET_ATTEMPTS: usize = 3;
+/// The longest wait between such attempts.
+const UNMET_WAIT: Duration = Duration::from_secs(1);
+
 /// How often, and at what distance, something is tried again without any progress.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -80,9 +86,12 @@ impl Attempts<'_> {
         let Error::Passing { fault, .. } = &error else { return Err(error) };
         self.made += 1;
         let asked = asked_wait(fault);
-        let (Some(delay), true) = (self.delays.next(), asked <= Some(LONGEST_WAIT)) else {
+        let unmet = matches!(fault, Fault::NoAddress { .. } | Fault::ConnectionRefused);
+        let is_tried_again = asked <= Some(LONGEST_WAIT) && !(unmet && self.made >= UNMET_ATTEMPTS);
+        let (Some(delay), true) = (self.delays.next(), is_tried_again) else {
             return Err(Error::GaveUp { attempts: self.made, last: Box::new(error) });
         };
+        let delay = if unmet { delay.min(UNMET_WAIT) } else { delay };
         tracing::warn!(attempt = self.made, %error, "a fault that may pass, trying again");
         self.end_trouble();
         self.trouble = Some(self.pause.tell(Trouble::new(&error, self.made)));
@@ -298,6 +307,22 @@ mod tests {
         assert_eq!(waits.len(), policy.attempts - 1);
         assert!(waits[0] >= policy.first && waits[6] >= policy.longest, "{waits:?}");
         assert!(waits.iter().all(|wait| *wait <= policy.longest * 2 + Duration::from_millis(2)), "{waits:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_never_answered_is_given_up_within_seconds() {
+        let pause = Pause::default();
+        let unknown = || Fault::NoAddress { host: "hub".into(), why: "not known".into() };
+        for fault in [|| Fault::ConnectionRefused, unknown] {
+            let (mut attempts, begun) = (Policy::default().begin(&pause), Instant::now());
+            let error = loop {
+                if let Err(error) = attempts.again(passing(fault())).await {
+                    break error;
+                }
+            };
+            assert!(matches!(error, Error::GaveUp { attempts: UNMET_ATTEMPTS, .. }), "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        }
     }
 
     #[tokio::test(start_paused = true)]

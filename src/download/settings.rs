@@ -9,6 +9,7 @@ use reqwest::header::HeaderValue;
 use super::budget::Allowance;
 use super::engine::buffers::ALIGNMENT;
 use super::error::{Error, Result};
+use super::limits::Limits;
 use super::retry::Policy;
 use super::select::{Selection, parse_patterns};
 use super::source::{Trust, without_secrets};
@@ -42,18 +43,46 @@ pub struct Settings {
     pub buffers: usize,
     /// Files of at most this many bytes are fetched whole, beside the large ones.
     pub small: u64,
-    /// A connection that sends no byte for so long is given up.
-    pub stall: Duration,
     /// Paths in the folder that are kept free, since they are folders of other sources.
     pub reserved: Vec<String>,
     /// The most that the source may bring.
     pub allowance: Allowance,
+    /// How long anything may take.
+    pub limits: Limits,
+    /// Where it may connect to.
+    pub egress: Egress,
     /// How often a fault is answered by another attempt.
     pub retry: Policy,
     /// The time between two lines about the progress.
     pub progress_every: Duration,
     /// Where bars are drawn in place of such lines: on a terminal.
     pub bars: Option<MultiProgress>,
+}
+
+/// Where downloads may connect to. By default that is anywhere; the operator narrows it for the caches of
+/// namespaces, whose sources are not the platform's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Egress {
+    /// Whether loopback, link-local and metadata addresses are refused.
+    pub refuses_internal: bool,
+    /// Whether plain `http://` is refused, unless the platform has named the endpoint.
+    pub refuses_plain_http: bool,
+}
+
+impl Egress {
+    /// The variable for addresses.
+    pub const INTERNAL_ADDRESSES: &str = "LOCALMODEL_INTERNAL_ADDRESSES";
+    /// The variable for plain http.
+    pub const PLAIN_HTTP: &str = "LOCALMODEL_PLAIN_HTTP";
+
+    /// What the operator asks for. A value that is not known refuses, so that nothing opens by mistake.
+    fn from_env(variables: &Variables) -> Self {
+        let refused = |name| variables.get(name).is_some_and(|value| value != "allow");
+        Self {
+            refuses_internal: refused(Self::INTERNAL_ADDRESSES),
+            refuses_plain_http: refused(Self::PLAIN_HTTP),
+        }
+    }
 }
 
 /// Addresses of proxies by the scheme of the request, as the usual environment variables name them; printed
@@ -123,9 +152,10 @@ impl Settings {
             chunk: 4 << 20,
             buffers: 12,
             small: 128 << 10,
-            stall: Duration::from_secs(30),
             reserved: Vec::new(),
             allowance: Allowance::default(),
+            limits: Limits::default(),
+            egress: Egress::default(),
             retry: Policy::default(),
             progress_every: Duration::from_secs(10),
             bars: None,
@@ -160,6 +190,7 @@ impl Settings {
                 except: either("NO_PROXY"),
             },
             trust: Trust::from_env(&variables),
+            egress: Egress::from_env(&variables),
             ..Self::new(get("HF_ENDPOINT").as_deref().unwrap_or(DEFAULT_ENDPOINT))?
         }
         .with_variables(variables))
@@ -225,6 +256,16 @@ mod tests {
         assert!(settings.token.is_none());
         let old = from(&[("HUGGING_FACE_HUB_TOKEN", "old")]).unwrap();
         assert_eq!(old.token.unwrap().header().unwrap(), "Bearer old");
+    }
+
+    #[test]
+    fn where_downloads_may_connect_to_is_narrowed_by_any_value_but_allow() {
+        assert_eq!(from(&[]).unwrap().egress, Egress::default());
+        for (value, refused) in [("refuse", true), ("allow", false), ("Allow", true), ("1", true)] {
+            let variables = [("LOCALMODEL_INTERNAL_ADDRESSES", value), ("LOCALMODEL_PLAIN_HTTP", value)];
+            let wanted = Egress { refuses_internal: refused, refuses_plain_http: refused };
+            assert_eq!(from(&variables).unwrap().egress, wanted, "{value}");
+        }
     }
 
     #[test]

@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::error::{Error, Result};
+use super::shared::{self, CACHE_VARIABLES, Own, STORAGE_CONFIGS, Store};
 
 /// Environment variables; printed without their values.
 #[derive(Clone, Default)]
-pub struct Variables(BTreeMap<String, String>);
+pub struct Variables {
+    values: BTreeMap<String, String>,
+    /// What the cache brings of its own.
+    own: Own,
+}
 
 /// What stands in `STORAGE_CONFIG` for S3, and the variable that means the same.
 const S3_KEYS: [(&str, &str); 8] = [
@@ -29,12 +34,12 @@ impl Variables {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        Self(std::env::vars_os().filter_map(text).collect()).with_storage_config()
+        Self::new(std::env::vars_os().filter_map(text).collect())
     }
 
     /// The value of a variable, unless it is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        self.values.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
     /// Whether a variable says yes.
@@ -49,28 +54,57 @@ impl Variables {
 
     /// The variables whose names begin so, with their values.
     pub fn beginning_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.0
+        self.values
             .keys()
             .filter(move |name| name.starts_with(prefix))
             .filter_map(|name| Some((name.as_str(), self.get(name)?)))
     }
 
-    /// The same, where KServe's JSON sets variables of its own.
-    fn with_storage_config(mut self) -> Result<Self> {
-        let mut config = self.json("STORAGE_CONFIG")?;
-        config.extend(self.json("STORAGE_OVERRIDE_CONFIG")?);
-        if config.get("type").and_then(Value::as_str) != Some("s3") {
-            return Ok(self);
+    /// Whether the cache brings credentials or an endpoint of its own: then the platform's do not go there, be
+    /// they the storage container's or those of this machine.
+    pub fn has_own(&self, store: Store) -> bool {
+        self.own.credentials.contains(&store)
+    }
+
+    /// Whether the endpoint may be the cache's own choice.
+    pub fn has_own_endpoint(&self, store: Store) -> bool {
+        self.own.endpoints.contains(&store)
+    }
+
+    /// Whether the download is for the cache of a namespace, whose tenant chose the source.
+    pub fn is_of_namespace(&self) -> bool {
+        self.values.contains_key(CACHE_VARIABLES)
+    }
+
+    fn new(values: BTreeMap<String, String>) -> Result<Self> {
+        let mut all = Self { values, own: Own::default() };
+        let set = all.set_by_storage_config()?;
+        all.own = shared::separate(&mut all.values, &set);
+        Ok(all)
+    }
+
+    /// Sets the variables that KServe's JSON sets; each is given with the one that holds the JSON.
+    fn set_by_storage_config(&mut self) -> Result<Vec<(&'static str, &'static str)>> {
+        let all = STORAGE_CONFIGS.map(|name| self.json(name).map(|json| (name, json)));
+        let [config, over] = all;
+        let (config, over) = (config?, over?);
+        let found = |key: &str| {
+            [&over, &config].into_iter().find_map(|(name, json)| json.get(key).map(|value| (*name, value)))
+        };
+        if found("type").and_then(|(_, kind)| kind.as_str()) != Some("s3") {
+            return Ok(Vec::new());
         }
-        for (key, name) in S3_KEYS {
-            let value = match config.get(key) {
-                Some(Value::String(text)) => text.clone(),
-                Some(Value::Null) | None => continue,
-                Some(other) => other.to_string(),
+        let mut set = Vec::new();
+        for (key, variable) in S3_KEYS {
+            let (name, value) = match found(key) {
+                Some((name, Value::String(text))) => (name, text.clone()),
+                Some((_, Value::Null)) | None => continue,
+                Some((name, other)) => (name, other.to_string()),
             };
-            self.0.insert(name.to_owned(), value);
+            self.values.insert(variable.to_owned(), value);
+            set.push((name, variable));
         }
-        Ok(self)
+        Ok(set)
     }
 
     fn json(&self, name: &'static str) -> Result<Map<String, Value>> {
@@ -88,13 +122,13 @@ impl<const N: usize> TryFrom<[(&str, &str); N]> for Variables {
 
     fn try_from(variables: [(&str, &str); N]) -> Result<Self> {
         let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Self(owned.into_iter().collect()).with_storage_config()
+        Self::new(owned.into_iter().collect())
     }
 }
 
 impl std::fmt::Debug for Variables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.values.keys()).finish()
     }
 }
 

@@ -29,11 +29,11 @@ pub(super) async fn keep<C: CacheKind>(
         return Ok(()); // told with the cache's other problems (G7)
     }
     let wanted = context.stores.wanted();
-    if let Some(problem) = source::problem(&cache.spec().source_model_uri, &wanted.containers()) {
+    let (key, uri) = (cache.key(), &cache.spec().source_model_uri);
+    if let Some(problem) = source::problem(&key, uri, &wanted.containers(), &config.egress) {
         problems.push(problem);
         return Ok(());
     }
-    let key = cache.key();
     let mut result = Ok(());
     for name in &cache.spec().node_groups {
         let Some(group) = context.stores.groups.store.get(&ObjectRef::new(name)) else {

@@ -19,7 +19,7 @@ use super::users::Users;
 use crate::api::{
     ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup,
 };
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, EgressSettings};
 use crate::live_config::LiveConfig;
 use crate::plan::agent::AGENT_PODS;
 use crate::plan::agent_pods::{self, Stuck};
@@ -58,6 +58,7 @@ pub(super) struct Wanted {
     caches: Vec<Arc<LocalModelCache>>,
     namespace_caches: Vec<Arc<LocalModelNamespaceCache>>,
     containers: Vec<Arc<ClusterStorageContainer>>,
+    egress: EgressSettings,
 }
 
 impl Wanted {
@@ -71,9 +72,10 @@ impl Wanted {
         let containers = self.containers();
         let of_namespaces = self.namespace_caches.iter().map(|cache| PlannedCache::from(&**cache));
         let all = self.caches.iter().map(|cache| PlannedCache::from(&**cache)).chain(of_namespaces);
-        let fetchable = |uri: &str| source::problem(uri, &containers).is_none();
-        all.map(|cache| PlannedCache { fetchable: fetchable(&cache.spec.source_model_uri), ..cache })
-            .collect()
+        let fetchable = |cache: &PlannedCache| {
+            source::problem(&cache.key, &cache.spec.source_model_uri, &containers, &self.egress).is_none()
+        };
+        all.map(|cache| PlannedCache { fetchable: fetchable(&cache), ..cache }).collect()
     }
 
     /// The storage containers.
@@ -135,6 +137,7 @@ impl Stores {
             caches: self.caches.store.state(),
             namespace_caches: self.namespace_caches.store.state(),
             containers: self.containers.store.state(),
+            egress: self.config().egress.clone(),
         }
     }
 

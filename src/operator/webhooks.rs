@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::context::Context;
 use crate::api::{ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
+use crate::config::EgressSettings;
 use crate::plan::names::CacheKey;
 use crate::plan::users::User;
 use crate::webhook::World;
@@ -38,6 +39,10 @@ impl World for Context {
 
     fn containers(&self) -> Vec<Arc<ClusterStorageContainer>> {
         self.stores.containers.store.state()
+    }
+
+    fn egress(&self) -> EgressSettings {
+        self.stores.config().egress.clone()
     }
 
     fn nodes(&self) -> Vec<Arc<Node>> {

@@ -15,6 +15,7 @@ use super::names::CacheKey;
 use super::source;
 use super::users::{Kind, User};
 use crate::api::{ClusterStorageContainer, LocalModelNodeGroup};
+use crate::config::EgressSettings;
 use crate::download::source::without_secrets;
 
 /// The longest wait of a cache that goes for the last pods of its services.
@@ -64,13 +65,14 @@ pub enum Refused {
 }
 
 /// Checks a cache that is made or changed; returns what to warn of. `others` are all caches, `groups` those
-/// of its groups that exist, `containers` what downloads foreign schemes.
+/// of its groups that exist, `containers` what downloads foreign schemes, `egress` what namespaces may use.
 pub fn cache_written(
     cache: &PlannedCache,
     others: &[PlannedCache],
     groups: &[&LocalModelNodeGroup],
     missing_groups: &[String],
     containers: &[&ClusterStorageContainer],
+    egress: &EgressSettings,
 ) -> Result<Vec<String>, Refused> {
     let name = cache_name(&cache.key);
     let uri = &cache.spec.source_model_uri;
@@ -95,7 +97,7 @@ pub fn cache_written(
     }
     let never = groups.iter().filter_map(|group| capacity::never_fits(cache.spec, group));
     warnings.extend(never.map(|why| format!("{name} waits: {why}")));
-    let invalid = source::problem(uri, containers);
+    let invalid = source::problem(&cache.key, uri, containers, egress);
     warnings.extend(invalid.map(|problem| format!("{name} cannot be downloaded: {}", problem.message)));
     Ok(warnings)
 }

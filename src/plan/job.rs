@@ -18,12 +18,17 @@ use super::recipe::{Recipe, Versions};
 use crate::api::storage_container::SupportedUriFormat;
 use crate::api::{ClusterStorageContainer, ModelEntry, source};
 use crate::config::{CaBundle, Config};
+use crate::download::settings::Egress;
+use crate::download::shared;
 
 /// The volume of the cluster's own certificate authorities, under KServe's name.
 const CA_VOLUME: &str = "cabundle-cert";
 
 /// The use that a `ClusterStorageContainer` must name to be chosen for a download Job.
 const WORKLOAD: &str = "localModelDownloadJob";
+
+/// Parameters of a cache's storage that are neither credentials nor an endpoint.
+const PLAIN_PARAMETERS: [&str; 3] = ["type", "region", "bucket"];
 
 /// What a Job is made from.
 #[derive(Debug)]
@@ -195,7 +200,7 @@ fn container(download: &Download, key: &str) -> Value {
     let template = choose(download.containers, uri).map(|chosen| chosen.spec.spec.container.clone());
     let mut container =
         json!(template.unwrap_or_else(|| default_container(download.config, download.own_image)));
-    container["args"] = json!([uri, MOUNT_PATH]);
+    container["args"] = json!([names::literal(uri), MOUNT_PATH]);
     let model = json!({"name": names::MODEL_VOLUME, "mountPath": MOUNT_PATH, "subPath": format!("{}/{key}", names::INCOMING)});
     let bundle = download.config.ca_bundle.as_ref();
     let mount = bundle.map(|b| json!({"name": CA_VOLUME, "mountPath": b.folder, "readOnly": true}));
@@ -204,6 +209,9 @@ fn container(download: &Download, key: &str) -> Value {
     inject(download.credentials, &mut container);
     if let Some(bundle) = bundle {
         tell_of_authorities(bundle, &mut container);
+    }
+    if download.entry.namespace().is_some() {
+        narrow(download, &mut container);
     }
     if let Some(size) = download.entry.model_size.filter(|_| container["image"] == json!(download.own_image))
     {
@@ -235,6 +243,36 @@ fn inject(credentials: &Injection, container: &mut Value) {
     let theirs = container["env"].as_array().cloned().unwrap_or_default();
     let kept = theirs.into_iter().filter(|variable| !is_replaced(variable));
     container["env"] = kept.chain(credentials.env()).collect();
+}
+
+/// Keeps a download that a tenant has chosen to what is the tenant's or public. The downloader is told which variables
+/// are the cache's, and what it may connect to; what the storage container says of that itself stays. A credential of
+/// the container's that gives way to the cache's own is not there at all, whatever image downloads.
+fn narrow(download: &Download, container: &mut Value) {
+    let of_cache: Vec<&str> = download.credentials.variables.keys().map(String::as_str).collect();
+    let parameters = download.entry.storage.as_ref().and_then(|storage| storage.parameters.as_ref());
+    let is_manner =
+        parameters.is_some_and(|all| all.keys().all(|key| PLAIN_PARAMETERS.contains(&key.as_str())));
+    let brought = of_cache.iter().copied().filter(|name| !(is_manner && *name == "STORAGE_OVERRIDE_CONFIG"));
+    let own = shared::stores_of(brought);
+    let egress = &download.config.egress;
+    let said = |allowed: bool| if allowed { "allow" } else { "refuse" }.to_owned();
+    let mut variables = container["env"].as_array().cloned().unwrap_or_default();
+    variables.retain(|variable| {
+        let name = variable["name"].as_str().unwrap_or_default();
+        let is_ours = [shared::CACHE_VARIABLES, shared::PLATFORM_ENDPOINTS].contains(&name);
+        !is_ours && (of_cache.contains(&name) || !shared::gives_way(name, &own))
+    });
+    let is_said = |name: &str| variables.iter().any(|variable| variable["name"] == name);
+    let settings =
+        [(Egress::INTERNAL_ADDRESSES, egress.internal_addresses), (Egress::PLAIN_HTTP, egress.plain_http)];
+    let settings = settings.into_iter().filter(|(name, _)| !is_said(name));
+    let mut controls: Vec<(&str, String)> = settings.map(|(name, allowed)| (name, said(allowed))).collect();
+    let endpoint = download.config.credentials.s3.endpoint_url();
+    controls.extend(endpoint.map(|endpoint| (shared::PLATFORM_ENDPOINTS, endpoint)));
+    controls.push((shared::CACHE_VARIABLES, of_cache.join(",")));
+    container["env"] = json!(variables);
+    control(container, &controls);
 }
 
 /// Sets variables of our own downloader, last and in place of all others of their names: nothing that a cache, its

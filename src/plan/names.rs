@@ -298,5 +298,11 @@ fn cut(text: &str, parts: &[&str], max: usize) -> String {
     format!("{}-{tail}", text[..end].trim_end_matches(['-', '.', '_']))
 }
 
+/// A text as an argument or a variable of a container, in which Kubernetes would replace `$(NAME)` by another variable:
+/// in a source URI or an endpoint that would send the container's secrets to whoever is named there.
+pub fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,9 @@ reasons! {
     INSUFFICIENT_CAPACITY = "InsufficientCapacity", Cache:
         "The model does not fit on a node beside what is planned there, or never fits.",
         "Delete a cache of the group, or raise its `storageLimit`.";
+    SOURCE_NOT_ALLOWED = "SourceNotAllowed", Cache:
+        "A namespace's cache has a source that the platform does not allow there.",
+        "Use one of those that the message names; the platform may set `localModelEgress`.";
     INVALID_MODEL_SIZE = "InvalidModelSize", Cache:
         "`modelSize` is nothing that room can be kept for.",
         "Write there how many bytes the model has, for example `10Gi`.";
@@ -239,6 +242,19 @@ reasons! {
         "Wait, or use a token with a higher limit.";
     CERTIFICATE_NOT_TRUSTED = "CertificateNotTrusted", Failure: "The certificate of the source is not trusted.",
         "Name your certificate authority: `storageInitializer.caBundleConfigMapName` in ConfigMap `inferenceservice-config`, or `SSL_CERT_FILE`.";
+    HOST_NOT_FOUND = "HostNotFound", Failure: "The name of the source's host has no address.",
+        "Check the host in the URI or the endpoint, and the name resolution of the job namespace.";
+    CONNECTION_REFUSED = "ConnectionRefused", Failure: "The source's host refuses connections.",
+        "Check host and port in the URI or the endpoint.";
+    PROXY_FAILED = "ProxyFailed", Failure: "The proxy cannot be reached, or refuses the request.",
+        "Check `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` of the ClusterStorageContainer.";
+    ADDRESS_REFUSED = "AddressRefused", Failure:
+        "The source is, or redirects to, an internal address: loopback, link-local or a metadata service.",
+        "Use another source; the platform may set `localModelEgress.internalAddresses`.";
+    PLAIN_HTTP_REFUSED = "PlainHttpRefused", Failure: "The source is asked by plain http, which is not allowed.",
+        "Use https; the platform may set `localModelEgress.plainHttp`.";
+    SOURCE_TOO_SLOW = "SourceTooSlow", Failure: "The source sends fewer bytes than any source has to.",
+        "Look at the route to it, or use another source. It is tried again.";
     NOTHING_SELECTED = "NothingSelected", Failure: "The source has no file that is to be downloaded.",
         "Mend the allow and ignore patterns.";
     TOO_LARGE = "TooLarge", Failure: "The source, or what an archive unpacks to, has more bytes than the cache may take; what came of it is erased.",

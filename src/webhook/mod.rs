@@ -19,6 +19,7 @@ use axum::routing::post;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::api::{ClusterStorageContainer, LocalModelCache, LocalModelNamespaceCache, LocalModelNodeGroup};
+use crate::config::EgressSettings;
 use crate::plan::names::CacheKey;
 use crate::plan::users::User;
 use crate::plan::webhooks;
@@ -40,6 +41,8 @@ pub trait World: Send + Sync + 'static {
     fn namespace_caches(&self) -> Vec<Arc<LocalModelNamespaceCache>>;
     /// All storage containers.
     fn containers(&self) -> Vec<Arc<ClusterStorageContainer>>;
+    /// What the caches of namespaces may download from.
+    fn egress(&self) -> EgressSettings;
     /// All nodes.
     fn nodes(&self) -> Vec<Arc<Node>>;
     /// Our own image, for the gate.

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::config::EgressSettings;
 use crate::plan::certificates::{Pair, server_names};
 
 mod answers;
@@ -62,6 +63,10 @@ impl World for Known {
 
     fn containers(&self) -> Vec<Arc<ClusterStorageContainer>> {
         Vec::new()
+    }
+
+    fn egress(&self) -> EgressSettings {
+        EgressSettings::default()
     }
 
     fn nodes(&self) -> Vec<Arc<Node>> {

@@ -93,7 +93,7 @@ async fn checked<W: World>(
     let others: Vec<PlannedCache> = others.iter().map(|cache| PlannedCache::from(&**cache)).collect();
     let containers = world.containers();
     let containers: Vec<&ClusterStorageContainer> = containers.iter().map(|container| &**container).collect();
-    told(cache_written(cache, &others, &groups, &missing, &containers), name)
+    told(cache_written(cache, &others, &groups, &missing, &containers, &world.egress()), name)
 }
 
 /// A service may have been deleted in the same breath as its cache: its pods are told a moment later.

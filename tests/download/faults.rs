@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use localmodel::download::limits::Limits;
 use localmodel::download::{Reason, Settings, download, is_complete};
 use localmodel_hub::{Fault, FaultKind, Origin, RateHeader};
 
@@ -39,7 +40,10 @@ async fn faults_that_pass_cost_a_request_and_nothing_else() {
     ] {
         let world = World::llama().await;
         world.hub.fault(fault.clone());
-        let settings = Settings { stall: Duration::from_millis(250), ..world.settings() };
+        let settings = Settings {
+            limits: Limits { stall: Duration::from_millis(250), ..Limits::default() },
+            ..world.settings()
+        };
         if let Err(error) = download(&settings, SOURCE, &world.dest()).await {
             panic!("{fault:?}: {error}");
         }
@@ -193,6 +197,6 @@ async fn a_hub_that_cannot_be_reached_is_named() {
     drop(listener);
     let settings = Settings { retry: world.settings().retry, ..Settings::new(&endpoint).unwrap() };
     let error = download(&settings, SOURCE, &world.dest()).await.unwrap_err();
-    assert_eq!(error.reason(), Reason::SourceUnavailable);
+    assert_eq!(error.reason(), Reason::ConnectionRefused);
     assert!(error.to_string().contains(&endpoint), "{error}");
 }

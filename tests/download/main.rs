@@ -4,6 +4,7 @@
 mod budget;
 mod cli;
 mod copies;
+mod egress;
 mod faults;
 mod lent;
 mod others;
@@ -11,6 +12,7 @@ mod refusals;
 mod resume;
 mod server;
 mod tls;
+mod unreachable;
 mod verify;
 mod web;
 

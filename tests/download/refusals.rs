@@ -107,7 +107,8 @@ async fn a_proxy_is_used_unless_the_host_is_excepted() {
     let nobody = "http://127.0.0.1:1";
     let settings = Settings { proxies: through(nobody, None), ..world.settings() };
     let error = download(&settings, SOURCE, &world.dest()).await.unwrap_err();
-    assert_eq!(error.reason(), Reason::SourceUnavailable);
+    assert_eq!(error.reason(), Reason::ProxyFailed);
+    assert!(error.to_string().contains(nobody), "{error}");
     assert_eq!(world.hub.requests(), []);
 
     let settings = Settings { proxies: through(nobody, Some("127.0.0.1")), ..world.settings() };

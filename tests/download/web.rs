@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use localmodel::download::budget::Allowance;
+use localmodel::download::limits::Limits;
 use localmodel::download::retry::Policy;
 use localmodel::download::{Error, Reason, Settings, download, is_complete};
 use tempfile::TempDir;
@@ -120,7 +121,8 @@ async fn a_file_of_unknown_length_that_stops_coming_ends_in_words() {
         None => Reply::new(200, bytes(100_000)).framed(Framing::Hangs(50_000)),
     })
     .await;
-    let impatient = Settings { stall: Duration::from_millis(100), ..settings() };
+    let impatient =
+        Settings { limits: Limits { stall: Duration::from_millis(100), ..Limits::default() }, ..settings() };
     let (done, dir) = fetched(&server, "/a.bin", &impatient).await;
     assert_eq!(done.unwrap_err().reason(), Reason::SourceUnavailable);
     assert!(!dir.path().join("model/a.bin").exists());

@@ -4,4 +4,5 @@
 mod definitions_gone;
 mod foreign_names;
 mod missing_parts;
+mod sources;
 mod webhook_server;

@@ -91,13 +91,12 @@ const FAILURES: [Failure; 9] = [
         model: Some(Access::Public),
         words: &["JobRefused", "no downloads today"],
     },
-    // Before it is given up, which takes a minute and a half.
     Failure {
         cache: "route",
         revision: "",
         container: Container::Hub("http://hub:9"),
         model: None,
-        words: &["SourceUnavailable", "hub:9", "so far"],
+        words: &["ConnectionRefused", "hub:9", "tried 3 times"],
     },
 ];
 

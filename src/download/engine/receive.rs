@@ -14,6 +14,9 @@ use crate::download::source::{Body, Link};
 /// Attempts without progress after which the address behind the redirects is asked for anew.
 const DOUBTFUL: usize = 2;
 
+/// Bytes that count as progress.
+const PROGRESS: usize = 16 << 10;
+
 /// An answer that is being read; it may reach beyond the buffer that is filled from it.
 pub struct Stream {
     body: Body,
@@ -47,13 +50,16 @@ impl Receiver<'_> {
     ) -> Result<()> {
         let settings = &self.transfer.settings;
         let mut attempts = settings.retry.begin(self.transfer.source.pause());
+        let mut counted = buffer.filled().len();
         loop {
-            let before = buffer.filled().len() as u64;
+            let before = buffer.filled().len();
             let Err(error) = self.advance(buffer, &range, end, stream).await else { return Ok(()) };
             *stream = None;
-            if buffer.filled().len() as u64 > before {
+            let filled = buffer.filled().len();
+            if filled - counted >= PROGRESS {
                 attempts.progressed();
-            } else if attempts.made() + 1 >= DOUBTFUL {
+                counted = filled;
+            } else if filled == before && attempts.made() + 1 >= DOUBTFUL {
                 self.link.forget().await;
             }
             attempts.again(error).await?;

@@ -83,6 +83,26 @@ fn of_sources() -> Vec<Error> {
         Error::Archive { name: "model.tgz".into(), why: "invalid gzip header".into() },
         Error::Certificate { what: "https://hub/acme/model".into(), why: "UnknownIssuer".into() },
         Error::GaveUp {
+            attempts: 3,
+            last: Box::new(passing(Fault::NoAddress {
+                host: "hub".into(),
+                why: "failed to lookup address information: Name or service not known".into(),
+            })),
+        },
+        Error::GaveUp { attempts: 3, last: Box::new(passing(Fault::ConnectionRefused)) },
+        Error::ProxyFailed {
+            what: "https://hub/acme/model".into(),
+            proxy: "http://proxy:3128".into(),
+            why: "it asks for a user and a password".into(),
+        },
+        Error::AddressRefused {
+            what: "https://hub/acme/model".into(),
+            host: "hub".into(),
+            address: "169.254.169.254".into(),
+        },
+        Error::PlainHttpRefused { what: "http://hub/acme/model".into() },
+        Error::TooSlow { what: "https://hub/acme/model".into(), got: 200, within: Duration::from_mins(5) },
+        Error::GaveUp {
             attempts: 2,
             last: Box::new(Error::ChecksumMismatch {
                 path: "a.bin".into(),

@@ -1,15 +1,14 @@
 //! The bytes of a file, or of a part of it, as they arrive.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::time::timeout;
 
 use super::http::{Answer, plain};
 use crate::download::error::{Error, Fault, Result};
+use crate::download::limits::{Limits, Pace};
 
 /// A body that is being read.
 pub struct Body {
@@ -23,8 +22,8 @@ pub struct Body {
 }
 
 enum Kind {
-    Answer(Answer),
-    Stream { what: String, stall: Duration, stream: BoxStream<'static, Result<Bytes>> },
+    Answer(Box<Answer>),
+    Stream { what: String, pace: Pace, stream: BoxStream<'static, Result<Bytes>> },
 }
 
 impl Body {
@@ -54,32 +53,37 @@ impl Body {
         };
         let whole = held.end > range.end || held.start < range.start;
         let is_file = answer.status() == 200;
-        Ok(Self { kind: Kind::Answer(answer), range: held, whole, is_file })
+        Ok(Self { kind: Kind::Answer(Box::new(answer)), range: held, whole, is_file })
     }
 
     /// The body of an answer whose length shows at its end.
     pub(super) fn of_unknown_length(answer: Answer) -> Self {
-        Self { kind: Kind::Answer(answer), range: 0..u64::MAX, whole: true, is_file: true }
+        Self { kind: Kind::Answer(Box::new(answer)), range: 0..u64::MAX, whole: true, is_file: true }
     }
 
-    /// The bytes `range` of a file that `what` names, from a stream; it is given up when it stalls so long.
+    /// The bytes `range` of a file that `what` names, from a stream that is held to these limits.
     pub(super) fn of_stream(
         what: String,
         range: Range<u64>,
-        stall: Duration,
+        limits: &Limits,
         stream: BoxStream<'static, Result<Bytes>>,
     ) -> Self {
-        Self { kind: Kind::Stream { what, stall, stream }, range, whole: false, is_file: false }
+        Self {
+            kind: Kind::Stream { what, pace: Pace::new(limits), stream },
+            range,
+            whole: false,
+            is_file: false,
+        }
     }
 
     /// The next bytes; `None` when the server says that there are no more.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         match &mut self.kind {
             Kind::Answer(answer) => answer.chunk().await,
-            Kind::Stream { what, stall, stream } => match timeout(*stall, stream.next()).await {
-                Ok(chunk) => chunk.transpose(),
-                Err(_) => Err(Error::Passing { what: what.clone(), fault: Fault::Stalled(*stall) }),
-            },
+            Kind::Stream { what, pace, stream } => {
+                let next = async { stream.next().await.transpose() };
+                pace.next(next).await.unwrap_or_else(|barrier| Err(barrier.into_error(what.clone())))
+            }
         }
     }
 

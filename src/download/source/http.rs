@@ -1,31 +1,31 @@
 //! HTTP as the sources use it: redirects followed by hand, the token only for the endpoint's own origin,
 //! nothing that hangs for ever, and no query (which may hold a signature) in any message.
 
-use std::error::Error as _;
 use std::ops::Range;
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
-use reqwest::{Client, NoProxy, Proxy, Request, Response, Url};
+use reqwest::{Request, Response, Url};
 use tokio::time::timeout;
 
-use super::trust::Trust;
-use crate::download::error::{Error, Fault, Result};
+use super::cause::Barrier;
+use super::client::{Client, Rights};
+use crate::download::error::{Error, Result};
+use crate::download::limits::{Limits, Pace};
 use crate::download::retry::Pause;
 use crate::download::settings::Settings;
 
 const MOST_REDIRECTS: usize = 10;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client of one endpoint and of the stores that it redirects to.
 #[derive(Debug)]
 pub struct Http {
-    client: Client,
+    client: Arc<Client>,
     endpoint: Url,
     /// Sent to the endpoint's own origin only: the token is among them.
     headers: HeaderMap,
-    stall: Duration,
+    limits: Limits,
     /// The pause that a 429 puts on all requests.
     pub pause: Pause,
 }
@@ -38,7 +38,9 @@ pub struct Answer {
     pub from_endpoint: bool,
     /// Status, headers, and a body not yet read.
     pub response: Response,
-    stall: Duration,
+    client: Arc<Client>,
+    limits: Limits,
+    pace: Pace,
 }
 
 impl Http {
@@ -48,13 +50,15 @@ impl Http {
         if let Some(token) = &settings.token {
             headers.insert(AUTHORIZATION, token.header()?);
         }
-        Self::with(settings, settings.endpoint.clone(), headers)
+        // No cache can name the hub: whoever runs the downloader has.
+        Self::with(settings, settings.endpoint.clone(), headers, true)
     }
 
     /// A client of the endpoint's origin, which alone gets these headers.
-    pub fn with(settings: &Settings, endpoint: Url, headers: HeaderMap) -> Result<Self> {
-        let client = client(settings, &settings.trust)?;
-        Ok(Self { client, endpoint, headers, stall: settings.stall, pause: Pause::default() })
+    pub fn with(settings: &Settings, endpoint: Url, headers: HeaderMap, plain_http: bool) -> Result<Self> {
+        let rights = Rights { plain_http, identity: false };
+        let client = Arc::new(Client::new(settings, &settings.trust, rights)?);
+        Ok(Self { client, endpoint, headers, limits: settings.limits, pause: Pause::default() })
     }
 
     /// The endpoint's address.
@@ -87,7 +91,7 @@ impl Http {
             let response = self.send(&url, range, from_endpoint).await?;
             match redirect_of(&url, &response)? {
                 Some(next) => url = next,
-                None => return Ok(Answer { url, from_endpoint, response, stall: self.stall }),
+                None => return Ok(self.answer(url, from_endpoint, response)),
             }
         }
         Err(Error::BadAnswer { what: plain(&url), why: format!("more than {MOST_REDIRECTS} redirects") })
@@ -97,25 +101,27 @@ impl Http {
     pub async fn send_as_it_is(&self, request: Request) -> Result<Answer> {
         self.pause.over().await;
         let url = request.url().clone();
-        let response = match timeout(self.stall, self.client.execute(request)).await {
-            Ok(sent) => sent.map_err(|error| connection_error(&url, error))?,
-            Err(_) => return Err(Error::Passing { what: plain(&url), fault: Fault::Stalled(self.stall) }),
-        };
-        Ok(Answer { url, from_endpoint: true, response, stall: self.stall })
+        let sent = self.client.for_url(&url)?.execute(request);
+        let sent = async { sent.await.map_err(reqwest::Error::without_url) };
+        let response = self.client.answer(&url, sent, Response::status).await?;
+        Ok(self.answer(url, true, response))
+    }
+
+    fn answer(&self, url: Url, from_endpoint: bool, response: Response) -> Answer {
+        let (client, limits) = (Arc::clone(&self.client), self.limits);
+        Answer { url, from_endpoint, response, client, limits, pace: Pace::new(&limits) }
     }
 
     async fn send(&self, url: &Url, range: Option<&Range<u64>>, with_token: bool) -> Result<Response> {
-        let mut request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+        let mut request = self.client.for_url(url)?.get(url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(range) = range {
             request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
         }
         if with_token {
             request = request.headers(self.headers.clone());
         }
-        match timeout(self.stall, request.send()).await {
-            Ok(sent) => sent.map_err(|error| connection_error(url, error)),
-            Err(_) => Err(Error::Passing { what: plain(url), fault: Fault::Stalled(self.stall) }),
-        }
+        let sent = async { request.send().await.map_err(reqwest::Error::without_url) };
+        self.client.answer(url, sent, Response::status).await
     }
 }
 
@@ -132,45 +138,31 @@ impl Answer {
 
     /// The next bytes of the body; `None` at its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        match timeout(self.stall, self.response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|error| connection_error(&self.url, error)),
-            Err(_) => Err(Error::Passing { what: plain(&self.url), fault: Fault::Stalled(self.stall) }),
+        match self.pace.next(self.response.chunk()).await {
+            Ok(chunk) => chunk.map_err(|error| self.client.failure(&self.url, &error.without_url())),
+            Err(barrier) => Err(barrier.into_error(plain(&self.url))),
         }
     }
 
     /// The whole body, which may have at most `limit` bytes.
     pub async fn bytes(&mut self, limit: usize) -> Result<Vec<u8>> {
         let mut body = Vec::new();
+        let within = self.limits.answer;
+        match timeout(within, self.append(&mut body, limit)).await {
+            Ok(done) => done.map(|()| body),
+            Err(_) => Err(Error::TooSlow { what: plain(&self.url), got: body.len() as u64, within }),
+        }
+    }
+
+    async fn append(&mut self, body: &mut Vec<u8>, limit: usize) -> Result<()> {
         while let Some(chunk) = self.chunk().await? {
             if body.len() + chunk.len() > limit {
-                return Err(Error::BadAnswer {
-                    what: plain(&self.url),
-                    why: format!("more than {limit} bytes"),
-                });
+                return Err(Barrier::TooLong(limit).into_error(plain(&self.url)));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok(())
     }
-}
-
-/// A client with these proxies, which trusts these certificates and follows no redirect by itself.
-pub fn client(settings: &Settings, trust: &Trust) -> Result<Client> {
-    let mut builder = Client::builder()
-        .user_agent(concat!("localmodel/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tls_danger_accept_invalid_certs(trust.anybody)
-        .tls_certs_only(trust.roots()?)
-        .no_proxy();
-    for proxy in proxies(settings)? {
-        builder = builder.proxy(proxy);
-    }
-    builder.build().map_err(|error| Error::InvalidSetting {
-        name: "the HTTP client's configuration",
-        why: causes(error),
-    })
 }
 
 /// An address without what may be secret in it.
@@ -192,57 +184,6 @@ fn redirect_of(from: &Url, response: &Response) -> Result<Option<Url>> {
         ("https", "https") | ("http", "http" | "https") => Ok(Some(next)),
         _ => Err(bad("a redirect away from https")),
     }
-}
-
-/// The fault behind an error of the client, without the address (it may be signed).
-fn connection_error(url: &Url, error: reqwest::Error) -> Error {
-    let what = plain(url);
-    if let Some(why) = certificate_problem(&error) {
-        return Error::Certificate { what, why };
-    }
-    Error::Passing { what, fault: Fault::Connection(causes(error)) }
-}
-
-/// What is wrong with the server's certificate, if that is why the connection failed.
-fn certificate_problem(error: &reqwest::Error) -> Option<String> {
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let inner = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| current.downcast_ref());
-        if let Some(rustls::Error::InvalidCertificate(problem)) = tls {
-            return Some(problem.to_string());
-        }
-        // An I/O error hides what it wraps from `source`.
-        cause = inner.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| current.source());
-    }
-    None
-}
-
-/// The chain of causes in one line.
-pub fn causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        text = format!("{text}: {current}");
-        cause = current.source();
-    }
-    text
-}
-
-fn proxies(settings: &Settings) -> Result<Vec<Proxy>> {
-    let given = &settings.proxies;
-    let except = given.except.as_deref().and_then(NoProxy::from_string);
-    let one = |name, url: &Option<String>, make: fn(String) -> reqwest::Result<Proxy>| {
-        let Some(url) = url else { return Ok(None) };
-        // The address may hold a password: it is not repeated.
-        let invalid = |_| Error::InvalidSetting { name, why: "it is not the address of a proxy".to_owned() };
-        make(url.clone()).map(|proxy| Some(proxy.no_proxy(except.clone()))).map_err(invalid)
-    };
-    let http = one("HTTP_PROXY", &given.http, Proxy::http)?;
-    let https = one("HTTPS_PROXY", &given.https, Proxy::https)?;
-    let all = one("ALL_PROXY", &given.all, Proxy::all)?;
-    Ok([http, https, all].into_iter().flatten().collect())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::body::Body;
 use crate::download::budget::{Listing, check_depth};
 use crate::download::digest::Digest;
 use crate::download::error::{Error, Result};
+use crate::download::limits::Limits;
 use crate::download::plan::PlannedFile;
 use crate::download::retry::Pause;
 
@@ -79,7 +80,12 @@ impl Local {
                 Err(error) => Err(Error::disk("read", &path, error)),
             }
         });
-        Ok(Body::of_stream(what, range.clone(), STALL, chunks.boxed()))
+        Ok(Body::of_stream(
+            what,
+            range.clone(),
+            &Limits { stall: STALL, ..Limits::default() },
+            chunks.boxed(),
+        ))
     }
 }
 

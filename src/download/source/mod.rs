@@ -3,7 +3,10 @@
 //! A further scheme is a variant of [`Location`] and of [`Source`]; planning, engine and disk know nothing of
 //! schemes.
 
+mod addresses;
 mod body;
+mod cause;
+mod client;
 mod http;
 mod hub;
 mod link;
@@ -11,13 +14,16 @@ mod local;
 mod objects;
 mod page;
 pub mod protocol;
+mod proxies;
 mod trust;
 mod uri;
+mod verifier;
 mod web;
 
 use std::ops::Range;
 
 pub use body::{Body, content_range};
+pub use cause::Barrier;
 pub use link::Link;
 pub use trust::{CA_FOLDER, Trust};
 pub use uri::{
@@ -54,6 +60,11 @@ impl Source {
             Location::Hub(repository) => Hub::new(repository.clone(), settings).map(Self::Hub),
             Location::Bucket(bucket) => Objects::new(bucket, settings).await.map(Self::Objects),
             Location::Web(url) => Web::new(url.clone(), settings).map(Self::Web),
+            // What is there is the platform's, such as the variables of this process.
+            Location::Local(path) if settings.variables.is_of_namespace() => Err(Error::InvalidSource {
+                uri: format!("file://{}", path.display()),
+                why: "the cache of a namespace cannot name a file of the download Job".to_owned(),
+            }),
             Location::Local(path) => Ok(Self::Local(Local::new(path.clone()))),
         }
     }

@@ -1,10 +1,13 @@
 //! Whose certificates a client trusts, as KServe's environment says it.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use reqwest::Certificate;
+use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 
+use super::verifier::{self, Trusted};
 use crate::download::error::{Error, Result};
 use crate::download::variables::Variables;
 
@@ -46,29 +49,41 @@ impl Trust {
         }
     }
 
+    /// The configuration of clients that trust these.
+    pub(super) fn client(&self) -> Result<ClientConfig> {
+        let invalid = |why| Error::InvalidSetting { name: "the certificate authorities", why };
+        let provider = CryptoProvider::get_default().cloned();
+        let provider =
+            provider.ok_or_else(|| invalid("no provider of cryptography is installed".to_owned()))?;
+        verifier::client(self.trusted()?, &provider).map_err(invalid)
+    }
+
     /// The authorities: the named bundles, or the system's store, or (as in an image without one) Mozilla's
     /// list, which the binary carries; and those of the cluster.
-    pub(super) fn roots(&self) -> Result<Vec<Certificate>> {
-        let mut found = Vec::new();
+    fn trusted(&self) -> Result<Trusted> {
+        let mut authorities = Vec::new();
         for bundle in &self.only {
-            found.extend(certificates(bundle).map_err(|why| {
+            authorities.extend(certificates(bundle).map_err(|why| {
                 let name = "SSL_CERT_FILE, REQUESTS_CA_BUNDLE or AWS_CA_BUNDLE";
                 Error::InvalidSetting { name, why }
             })?);
         }
+        let mut named: HashSet<_> = authorities.iter().cloned().collect();
         if self.only.is_empty() {
-            found = rustls_native_certs::load_native_certs().certs;
+            authorities = rustls_native_certs::load_native_certs().certs;
         }
-        if found.is_empty() {
-            found = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
+        if authorities.is_empty() {
+            authorities = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
         }
         match self.cluster.as_deref().map(certificates) {
-            Some(Ok(cluster)) => found.extend(cluster),
+            Some(Ok(cluster)) => {
+                named.extend(cluster.iter().cloned());
+                authorities.extend(cluster);
+            }
             Some(Err(why)) => tracing::warn!(why, "the cluster's own certificate authorities cannot be read"),
             None => {}
         }
-        // Stores of systems hold a few certificates that cannot be used; they are left out, as everywhere.
-        Ok(found.iter().filter_map(|der| Certificate::from_der(der).ok()).collect())
+        Ok(Trusted { authorities, named, anybody: self.anybody })
     }
 }
 
@@ -111,16 +126,17 @@ mod tests {
     fn the_clusters_bundle_is_trusted_beside_the_usual_ones_and_need_not_be_there() {
         let dir = tempfile::tempdir().unwrap();
         let mounted = dir.path().display().to_string();
-        let usual = Trust::default().roots().unwrap().len();
+        let count = |trust: &Trust| trust.trusted().unwrap().authorities.len();
+        let usual = count(&Trust::default());
         let variables = Variables::try_from([
             ("CA_BUNDLE_CONFIGMAP_NAME", "bundle"),
             ("CA_BUNDLE_VOLUME_MOUNT_POINT", &mounted),
         ]);
         let trust = Trust::from_env(&variables.unwrap());
-        assert_eq!(trust.roots().unwrap().len(), usual);
+        assert_eq!(count(&trust), usual);
         let own = rcgen::generate_simple_self_signed(["hub".to_owned()]).unwrap();
         std::fs::write(dir.path().join("cabundle.crt"), own.cert.pem()).unwrap();
-        assert_eq!(trust.roots().unwrap().len(), usual + 1);
+        assert_eq!(count(&trust), usual + 1);
         let elsewhere = Variables::try_from([("CA_BUNDLE_CONFIGMAP_NAME", "bundle")]).unwrap();
         let elsewhere = Trust::from_env(&elsewhere).cluster.unwrap();
         assert_eq!(elsewhere, Path::new("/etc/ssl/custom-certs/cabundle.crt"));

@@ -37,7 +37,8 @@ impl Web {
     /// A client for the file at this address.
     pub fn new(url: Url, settings: &Settings) -> Result<Self> {
         let headers = headers_for(url.host_str().unwrap_or_default(), &settings.variables)?;
-        let http = Http::with(settings, url.clone(), headers)?;
+        let plain_http = !settings.egress.refuses_plain_http;
+        let http = Http::with(settings, url.clone(), headers, plain_http)?;
         Ok(Self { http, url, retry: settings.retry, differs: AtomicBool::new(false) })
     }
 

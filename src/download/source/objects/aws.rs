@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use object_store::aws::AwsCredential;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::{Client, RequestBuilder, Url};
+use reqwest::{Method, RequestBuilder, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -15,8 +15,9 @@ use super::identity::{self, Cached};
 use super::invalid;
 use super::xml::texts;
 use crate::download::error::{Error, Result};
-use crate::download::settings::{Proxies, Settings};
-use crate::download::source::http;
+use crate::download::settings::Settings;
+use crate::download::shared::Store;
+use crate::download::source::client::Client;
 use crate::download::variables::Variables;
 
 /// Where a machine of AWS's has its metadata.
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub struct Credentials {
     source: Source,
-    client: Client,
+    client: Box<Client>,
     cached: Mutex<Option<Cached<AwsCredential>>>,
 }
 
@@ -73,15 +74,8 @@ impl Credentials {
     /// What the variables name; `sts` is the token service of the region.
     pub fn from_env(settings: &Settings, sts: &str) -> Result<Self> {
         let source = source(&settings.variables, sts)?;
-        // A container's or machine's own service is never behind a proxy.
-        let client = match source {
-            Source::Container { .. } | Source::Machine { .. } => {
-                http::client(&Settings { proxies: Proxies::default(), ..settings.clone() }, &settings.trust)?
-            }
-            Source::Keys(_) | Source::WebIdentity { .. } => {
-                http::client(settings, &settings.trust.for_s3(&settings.variables))?
-            }
-        };
+        let trust = settings.trust.for_s3(&settings.variables);
+        let client = Box::new(Client::for_identity(settings, &trust, Store::S3)?);
         Ok(Self { source, client, cached: Mutex::default() })
     }
 
@@ -125,7 +119,7 @@ impl Credentials {
                     .ok_or_else(|| identity::odd(endpoint, "it holds no credentials"))
             }
             Source::Container { url, token } => {
-                let mut request = self.client.get(url.clone());
+                let mut request = self.client.request(Method::GET, url.clone());
                 if let Some(token) = token {
                     request = request.header(AUTHORIZATION, token.header()?);
                 }
@@ -145,7 +139,7 @@ impl Credentials {
         let roles = format!("{endpoint}/latest/meta-data/iam/security-credentials/");
         let token = self
             .client
-            .put(format!("{endpoint}/latest/api/token"))
+            .request(Method::PUT, format!("{endpoint}/latest/api/token"))
             .header("X-aws-ec2-metadata-token-ttl-seconds", "600");
         let token = match self.send(place, token, METADATA_PATIENCE).await {
             Ok(token) => HeaderValue::from_bytes(token.trim_ascii()).ok(),
@@ -158,7 +152,7 @@ impl Credentials {
             Err(error) => return Err(error),
         };
         let get = async |url: &str| {
-            let mut request = self.client.get(url);
+            let mut request = self.client.request(Method::GET, url);
             if let Some(token) = &token {
                 request = request.header("X-aws-ec2-metadata-token", token);
             }

@@ -14,8 +14,9 @@ use reqwest::header::HeaderValue;
 use super::identity::{Connector, told};
 use super::{below, invalid};
 use crate::download::error::Result;
-use crate::download::settings::{Proxies, Settings};
-use crate::download::source::http;
+use crate::download::settings::Settings;
+use crate::download::shared::Store;
+use crate::download::source::client::Client;
 
 /// The version of the API, which every request names.
 const VERSION: &str = "2023-11-03";
@@ -168,18 +169,17 @@ fn who(builder: MicrosoftAzureBuilder, signature: Option<&str>, settings: &Setti
         AzureConfigKey::FederatedTokenFile,
         AzureConfigKey::MsiEndpoint,
     ];
-    if known.into_iter().all(|key| given(key).is_none()) {
+    // With a client's id alone the identity of the machine is asked for; it is not for a cache's own account.
+    let secrets = [AzureConfigKey::AccessKey, AzureConfigKey::Token, AzureConfigKey::ClientSecret];
+    let has_secret = secrets.into_iter().any(|key| given(key).is_some());
+    let not_the_machine = settings.variables.has_own(Store::Azure) && !has_secret;
+    if not_the_machine || known.into_iter().all(|key| given(key).is_none()) {
         let signature = given(AzureConfigKey::SasKey);
         return Ok(signature
             .map_or(Who::Nobody, |text| Who::Signature(text.trim().trim_start_matches('?').to_owned())));
     }
-    // The machine's own service is never behind a proxy; a tenant's is.
-    let of_machine = [AzureConfigKey::AuthorityId, AzureConfigKey::Token, AzureConfigKey::AccessKey]
-        .into_iter()
-        .all(|key| given(key).is_none());
-    let proxies = if of_machine { Proxies::default() } else { settings.proxies.clone() };
-    let client = http::client(&Settings { proxies, ..settings.clone() }, &settings.trust)?;
-    let connector = Connector::new(client);
+    let client = Client::for_identity(settings, &settings.trust, Store::Azure)?;
+    let connector = Connector::new(Arc::new(client));
     let has_account = given(AzureConfigKey::AccountName).is_some();
     let builder = if has_account { builder } else { builder.with_account("account") };
     let store = builder

@@ -8,7 +8,7 @@ use object_store::RetryConfig;
 use object_store::client::HttpRequest;
 use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use reqwest::{Client, Url};
+use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -18,8 +18,9 @@ use tokio::time::timeout;
 use super::identity::{self, Cached, Connector, told};
 use super::{below, invalid};
 use crate::download::error::{Error, Result};
-use crate::download::settings::{Proxies, Settings};
-use crate::download::source::http;
+use crate::download::settings::Settings;
+use crate::download::shared::Store;
+use crate::download::source::client::Client;
 use crate::download::variables::Variables;
 
 /// Google's own host.
@@ -53,7 +54,7 @@ enum Who {
     /// Somebody whom Google knows by another's word.
     External {
         external: Box<External>,
-        client: Client,
+        client: Box<Client>,
         cached: Mutex<Option<Cached<String>>>,
     },
 }
@@ -118,21 +119,25 @@ async fn who(bucket: &str, settings: &Settings) -> Result<Who> {
     let variables = &settings.variables;
     let file = variables.get(FILE);
     if let Some(external) = file.map(|file| External::read(Path::new(file))).transpose()?.flatten() {
-        let client = http::client(settings, &settings.trust)?;
+        if variables.has_own(Store::Gcs) {
+            // It would send a file of this process, or the answer of a service beside it, to whoever it names.
+            let why =
+                "the cache of a namespace needs the key of a service account, and not an external_account";
+            return Err(invalid(FILE, why.to_owned()));
+        }
+        let client = Box::new(Client::for_identity(settings, &settings.trust, Store::Gcs)?);
         return Ok(Who::External { external: Box::new(external), client, cached: Mutex::default() });
     }
     let key = variables.get("GOOGLE_SERVICE_ACCOUNT_KEY");
     let paths = ["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH"];
     let path = paths.into_iter().find_map(|name| variables.get(name));
     let named = key.is_some() || path.is_some() || file.is_some();
-    if !named && !has_metadata(variables).await {
+    if !named && (variables.has_own(Store::Gcs) || !has_metadata(variables).await) {
         // As KServe does it.
         return Ok(Who::Nobody);
     }
-    // The machine's own service is never behind a proxy.
-    let proxies = if named { settings.proxies.clone() } else { Proxies::default() };
-    let client = http::client(&Settings { proxies, ..settings.clone() }, &settings.trust)?;
-    let connector = Connector::new(client);
+    let client = Client::for_identity(settings, &settings.trust, Store::Gcs)?;
+    let connector = Connector::new(Arc::new(client));
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(bucket)
         .with_retry(RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() })
@@ -258,7 +263,7 @@ impl External {
         let Some(url) = &self.service_account_impersonation_url else { return Ok((access_token, until)) };
         let body = serde_json::json!({"scope": [SCOPE], "lifetime": "3600s"}).to_string();
         let request = client
-            .post(url)
+            .request(Method::POST, url)
             .header(AUTHORIZATION, bearer_header(&access_token)?)
             .header(ACCEPT, "application/json")
             .header("Content-Type", "application/json")
@@ -277,9 +282,10 @@ impl External {
             }
             (None, url) => {
                 let url = url.as_deref().unwrap_or_default();
-                let request = headers
-                    .iter()
-                    .fold(client.get(url), |request, (name, value)| request.header(name, value));
+                let request =
+                    headers.iter().fold(client.request(Method::GET, url), |request, (name, value)| {
+                        request.header(name, value)
+                    });
                 let request = request.build().map_err(|_| identity::odd(url, "it cannot be asked for"))?;
                 identity::send(client, request, PATIENCE, place).await?
             }

@@ -6,14 +6,17 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use object_store::ClientOptions;
-use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+};
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Request, RequestBuilder, Url};
+use reqwest::{Method, Request, RequestBuilder, Response, Url};
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
 use crate::download::error::{Error, Fault, Result};
-use crate::download::source::http::{causes, plain};
+use crate::download::source::client::Client;
+use crate::download::source::http::plain;
 use crate::download::source::text_without_secrets;
 
 /// The most bytes of an answer about an identity.
@@ -63,28 +66,28 @@ pub fn odd(what: &str, why: &str) -> Error {
 pub fn post_form(client: &Client, url: &str, values: &[(&str, &str)]) -> RequestBuilder {
     let encoded = Url::parse_with_params("form:", values);
     let body = encoded.ok().and_then(|url| url.query().map(str::to_owned)).unwrap_or_default();
-    client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
+    client.request(Method::POST, url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
 }
 
 /// Sends a request for an identity; gives the body of a good answer.
 pub async fn send(client: &Client, request: Request, patience: Duration, place: &str) -> Result<Vec<u8>> {
-    let what = plain(request.url());
-    let passing = |fault| Error::Passing { what: what.clone(), fault };
+    let url = request.url().clone();
+    let what = plain(&url);
     let answered = async {
-        let mut answer = client.execute(request).await?;
+        let sent = client.for_url(&url)?.execute(request);
+        let sent = async { sent.await.map_err(reqwest::Error::without_url) };
+        let mut answer = client.answer(&url, sent, Response::status).await?;
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await?
+        while let Some(chunk) =
+            answer.chunk().await.map_err(|error| client.failure(&url, &error.without_url()))?
             && body.len() < MOST
         {
             body.extend_from_slice(&chunk);
         }
-        Ok::<_, reqwest::Error>((answer.status().as_u16(), answer.headers().clone(), body))
+        Ok::<_, Error>((answer.status().as_u16(), answer.headers().clone(), body))
     };
-    let (status, headers, body) = match timeout(patience, answered).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(passing(Fault::Connection(causes(error)))),
-        Err(_) => return Err(passing(Fault::Stalled(patience))),
-    };
+    let stalled = || Error::Passing { what: what.clone(), fault: Fault::Stalled(patience) };
+    let (status, headers, body) = timeout(patience, answered).await.map_err(|_| stalled())??;
     if (200..300).contains(&status) {
         return Ok(body);
     }
@@ -106,14 +109,16 @@ fn refused(refusal: Refusal, place: &str) -> Error {
 /// Makes `object_store`'s ways to identities use our client, and remembers what they were answered.
 #[derive(Clone, Debug)]
 pub struct Connector {
-    client: Client,
+    client: Arc<Client>,
     refusal: Arc<Mutex<Option<(String, u16)>>>,
+    /// Why a request was not sent, or cannot be however often it is tried.
+    barred: Arc<Mutex<Option<Error>>>,
 }
 
 impl Connector {
     /// For this client.
-    pub fn new(client: Client) -> Self {
-        Self { client, refusal: Arc::default() }
+    pub fn new(client: Arc<Client>) -> Self {
+        Self { client, refusal: Arc::default(), barred: Arc::default() }
     }
 
     /// What a library's way to an identity came to; `local` where nobody was asked for it.
@@ -128,6 +133,9 @@ impl Connector {
             Ok(Err(error)) => told(&error),
             Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
         };
+        if let Some(error) = self.barred().take() {
+            return Err(error);
+        }
         let place = place.to_owned();
         match self.refusal().take() {
             Some((what, status @ (408 | 429 | 500..))) => {
@@ -138,6 +146,10 @@ impl Connector {
             }
             None => Err(Error::NoCredentials { place, why }),
         }
+    }
+
+    fn barred(&self) -> std::sync::MutexGuard<'_, Option<Error>> {
+        self.barred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn refusal(&self) -> std::sync::MutexGuard<'_, Option<(String, u16)>> {
@@ -155,7 +167,22 @@ impl HttpConnector for Connector {
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
         let what = text_without_secrets(&request.uri().to_string());
-        let response = HttpService::call(&self.client, request).await?;
+        let url = Url::parse(&request.uri().to_string());
+        let url = url.map_err(|error| HttpError::new(HttpErrorKind::Request, error))?;
+        let answered = async {
+            let client = self.client.for_url(&url)?;
+            self.client.answer(&url, HttpService::call(client, request), HttpResponse::status).await
+        };
+        let response = match answered.await {
+            Ok(response) => response,
+            Err(error) => {
+                let words = std::io::Error::other(error.to_string());
+                if !matches!(error, Error::Passing { .. }) {
+                    *self.barred() = Some(error);
+                }
+                return Err(HttpError::new(HttpErrorKind::Unknown, words));
+            }
+        };
         if !response.status().is_success() {
             *self.refusal() = Some((what, response.status().as_u16()));
         }

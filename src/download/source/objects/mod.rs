@@ -23,6 +23,7 @@ use object_store::client::{HttpRequest, HttpRequestBody};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_MATCH, RANGE};
 use reqwest::{Method, Request, Url};
+use tokio::time::timeout;
 
 use self::azure::{Azure, Where};
 use self::gcs::Gcs;
@@ -36,9 +37,11 @@ use super::link::Link;
 use super::uri::{Account, Bucket};
 use crate::download::budget::Listing;
 use crate::download::error::{Error, Result};
+use crate::download::limits::Limits;
 use crate::download::plan::PlannedFile;
 use crate::download::retry::{Pause, Policy};
 use crate::download::settings::Settings;
+use crate::download::shared::Store as Kind;
 
 /// The most bytes of a page of a list: one has up to 5000 objects.
 const MOST_LIST: usize = 32 << 20;
@@ -61,6 +64,7 @@ pub struct Objects {
     /// The bucket and the prefix, for messages.
     place: String,
     retry: Policy,
+    limits: Limits,
     /// Whether the store's tags have turned out to be no MD5s.
     tags_are_other: Arc<AtomicBool>,
 }
@@ -105,13 +109,17 @@ impl Objects {
             Store::S3(_) => settings.trust.for_s3(&settings.variables),
             Store::Gcs(_) | Store::Azure(_) => settings.trust.clone(),
         };
-        let http = Http::with(&Settings { trust, ..settings.clone() }, store.url(""), HeaderMap::new())?;
+        let plain_http =
+            !settings.egress.refuses_plain_http || !settings.variables.has_own_endpoint(store.kind());
+        let settings = &Settings { trust, ..settings.clone() };
+        let http = Http::with(settings, store.url(""), HeaderMap::new(), plain_http)?;
         Ok(Self {
             http,
             store: Box::new(store),
             place: bucket.to_string(),
             bucket: bucket.clone(),
             retry: settings.retry,
+            limits: settings.limits,
             tags_are_other: Arc::default(),
         })
     }
@@ -162,8 +170,14 @@ impl Objects {
         }
     }
 
-    /// All objects below the prefix.
+    /// All objects below the prefix, within the time that a list may take.
     async fn below(&self, listing: &mut Listing) -> Result<Vec<Entry>> {
+        let within = self.limits.listing;
+        let listed = timeout(within, self.listed(listing)).await;
+        listed.unwrap_or_else(|_| Err(self.endless(&format!("has no end after {} s", within.as_secs()))))
+    }
+
+    async fn listed(&self, listing: &mut Listing) -> Result<Vec<Entry>> {
         let folder = self.folder();
         let mut objects = Vec::new();
         let mut next = Next::End;
@@ -326,6 +340,14 @@ impl Objects {
 }
 
 impl Store {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::S3(_) => Kind::S3,
+            Self::Gcs(_) => Kind::Gcs,
+            Self::Azure(_) => Kind::Azure,
+        }
+    }
+
     fn url(&self, key: &str) -> Url {
         match self {
             Self::S3(s3) => s3.url(key),

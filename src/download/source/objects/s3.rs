@@ -12,6 +12,7 @@ use super::refusal::Refusal;
 use super::{below, invalid};
 use crate::download::error::{Error, Result};
 use crate::download::settings::Settings;
+use crate::download::shared::Store as Kind;
 use crate::download::variables::Variables;
 
 /// Hosts whose buckets are asked for by names before the host alone.
@@ -64,7 +65,11 @@ impl S3 {
         let region = region.unwrap_or_else(|| "us-east-1".to_owned());
         let virtual_host = variables.is_true("S3_USER_VIRTUAL_BUCKET")
             || endpoint.as_ref().is_none_or(wants_virtual_host) && is_host_name(bucket);
-        let anonymous = variables.is_true("awsAnonymousCredential");
+        // Without keys the pod or the machine is asked for an identity; it is not for an endpoint of a cache's own.
+        let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+        let keyless = keys.into_iter().all(|name| variables.get(name).is_none());
+        let anonymous =
+            variables.is_true("awsAnonymousCredential") || (keyless && variables.has_own(Kind::S3));
         let credentials =
             if anonymous { None } else { Some(Credentials::from_env(settings, &sts(&region))?) };
         Ok(Self {
