@@ -61,6 +61,9 @@ pub struct Config {
     /// Ours. What else their pods, and those of Jobs, need.
     #[serde(rename = "localModelAgentPod")]
     pub pod: PodSettings,
+    /// Ours. The share of each namespace in node groups that set none.
+    #[serde(rename = "localModelNamespaceStorageLimit")]
+    pub namespace_storage_limit: Option<Quantity>,
     /// Ours. How often and how fast the bytes of complete copies are read again (A5).
     #[serde(rename = "localModelScrub")]
     pub scrub: ScrubSettings,
@@ -254,6 +257,7 @@ impl Default for Config {
             agent_cpu_limit: "100m".into(),
             agent_memory_limit: "300Mi".into(),
             pod: PodSettings::default(),
+            namespace_storage_limit: None,
             scrub: ScrubSettings::default(),
             egress: EgressSettings::default(),
             storage_initializer_image: None,
@@ -303,6 +307,12 @@ impl Config {
         config.pass_interval_seconds = config.pass_interval_seconds.max(1);
         // A Job that went at once could tell no agent how it ended.
         config.job_ttl_seconds = config.job_ttl_seconds.max(60);
+        if let Some(share) = &config.namespace_storage_limit {
+            quantity::bytes(share).map_err(|error| ConfigError {
+                key: "localModel",
+                problem: format!("localModelNamespaceStorageLimit: {error}"),
+            })?;
+        }
         let initializer: StorageInitializer = parse("storageInitializer", section("storageInitializer"))?;
         config.storage_initializer_image = initializer.image.clone().filter(|image| !image.is_empty());
         config.job_resources = initializer.job_resources()?;

@@ -17,7 +17,7 @@ use super::node::Damage;
 pub struct CacheSpec {
     /// Where the model is stored, for example `hf://meta-llama/meta-llama-3-8b-instruct`. It cannot be
     /// changed: make a new cache for another model.
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 2048))]
     #[x_kube(
         validation = Rule::new("self == oldSelf").message("StorageUri is immutable"),
         validation = Rule::new("self.size() > 0")
@@ -45,6 +45,7 @@ pub struct CacheSpec {
     pub node_groups: Vec<String>,
     /// The service account whose secrets give access to the model's storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub service_account_name: Option<String>,
     /// The entry of the storage secret that gives access to the model's storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,13 +53,21 @@ pub struct CacheSpec {
 }
 
 /// Which entry of the storage secret to use, and what to override in it.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 pub struct StorageSpec {
     /// The key in the storage secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub key: Option<String>,
-    /// Values that override the secret's.
+    /// Values that override the secret's: at most 32, with 4096 characters in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(
+        validation = Rule::new("self.all(key, key.size() <= 253)")
+            .message("a key of storage.parameters may have 253 characters"),
+        validation = Rule::new("self.map(key, key.size() + self[key].size()).sum() <= 4096")
+            .message("all keys and values of storage.parameters may have 4096 characters")
+    )]
     pub parameters: Option<BTreeMap<String, String>>,
 }
 

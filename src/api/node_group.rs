@@ -36,6 +36,16 @@ pub struct LocalModelNodeGroupSpec {
             .message("storageLimit must not be negative")
     )]
     pub storage_limit: Quantity,
+    /// Ours. The most that the caches of one namespace may take of storageLimit on one node, for example `200Gi`;
+    /// without it any one may take all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("isQuantity(string(self))")
+            .message("namespaceStorageLimit is not a quantity, for example 200Gi"),
+        validation = Rule::new("!isQuantity(string(self)) || !quantity(string(self)).isLessThan(quantity('0'))")
+            .message("namespaceStorageLimit must not be negative")
+    )]
+    pub namespace_storage_limit: Option<Quantity>,
     /// The volume that every volume of this group is made like. Its nodeAffinity.required says which
     /// nodes belong to the group, its local.path where their disk is. It cannot be changed, because
     /// volumes cannot: make a new group.

@@ -145,7 +145,8 @@ fn refusals_by_definition<K>(object: &Value) -> Vec<String>
 where
     K: CustomResourceExt + DeserializeOwned + Serialize,
 {
-    let crd = serde_json::to_value(K::crd()).unwrap();
+    let crd = crds().into_iter().find(|crd| crd.metadata.name.as_deref() == Some(K::crd_name()));
+    let crd = serde_json::to_value(crd.unwrap()).unwrap();
     let mut all = Vec::new();
     structural(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], object, "", &mut all);
     if !all.is_empty() {
@@ -188,6 +189,8 @@ fn structural(schema: &Value, value: &Value, path: &str, all: &mut Vec<String>) 
     match value {
         Value::Object(fields) => {
             check(matches!(schema["type"].as_str(), None | Some("object")), "is an object".into());
+            let most = bound("maxProperties").unwrap_or(usize::MAX);
+            check(fields.len() <= most, format!("must have at most {most} items"));
             for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 if !fields.contains_key(name) {
                     all.push(format!("{}: Required value", of(name)));

@@ -27,10 +27,11 @@ use crate::api::cache::NodeStatus;
 use crate::error::{Doing, Error};
 use crate::plan::admission;
 use crate::plan::cache::{self, CREDENTIALS_NOT_READY, View};
-use crate::plan::capacity::{self, INSUFFICIENT_CAPACITY};
+use crate::plan::capacity;
 use crate::plan::conditions::Statement;
 use crate::plan::copies::Copy;
 use crate::plan::entries::{self, Place};
+use crate::plan::list_budget;
 use crate::plan::names::{self, CacheKey, MANAGER};
 use crate::plan::serving;
 use crate::plan::users::User;
@@ -75,7 +76,7 @@ fn touched<C: CacheKind>(stores: &Stores, touched: &Touched) -> Vec<ObjectRef<C>
 /// Whether a cache waits for room that others take.
 fn is_waiting<C: CacheKind>(cache: &C) -> bool {
     let conditions = cache.status().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    conditions.iter().any(|condition| condition.type_ == INSUFFICIENT_CAPACITY)
+    conditions.iter().any(|condition| capacity::WAITING.contains(&condition.type_.as_str()))
 }
 
 /// Whether a cache has copies that an agent has still to bring about, or waits for one.
@@ -202,6 +203,10 @@ fn places<C: CacheKind>(cache: &C, context: &Context, enabled: bool) -> Places {
         let local = context.stores.local_nodes.store.get(&ObjectRef::new(&name));
         match entries::place(this, &node, &groups, &caches, local.as_deref(), enabled) {
             Place::Planned => nodes.push((node, local)),
+            Place::Outdated(waits) => {
+                nodes.push((node, local));
+                waiting.insert(name, waits);
+            }
             Place::Waiting(waits) => {
                 lacking += usize::from(entries::is_ready(&node));
                 waiting.insert(name, waits);
@@ -214,6 +219,7 @@ fn places<C: CacheKind>(cache: &C, context: &Context, enabled: bool) -> Places {
         of_cache.filter_map(|name| groups.iter().copied().find(|group| group.name_any() == *name)).collect();
     let mut short = if enabled { capacity::problems(this.spec, &groups, &waiting) } else { Vec::new() };
     short.extend(capacity::too_small(this.spec, this.measured));
+    short.extend(list_budget::too_large(&this.key, this.spec));
     Places { nodes, lacking, short }
 }
 

@@ -21,6 +21,7 @@ use super::stores::{Stores, all};
 use super::{apply, controller_config};
 use crate::api::{LocalModelNode, ModelEntry};
 use crate::error::{Doing, Error};
+use crate::plan::entries::NodePlan;
 use crate::plan::names::{CacheKey, MANAGED_BY, MANAGER, MODEL_SIZES};
 use crate::plan::{definitions, entries, sizes};
 
@@ -56,8 +57,8 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
     let local = stores.local_nodes.store.get(&ObjectRef::new(&node.name_any()));
     let before = entries::planned_before(&node, &caches, local.as_deref());
     let enabled = stores.config().enabled;
-    let planned = entries::entries(&node, &groups, &caches, &before, enabled).entries;
-    let (entries, is_held) = held(planned, local.as_deref(), &context).await?;
+    let NodePlan { entries, sizes, .. } = entries::entries(&node, &groups, &caches, &before, enabled);
+    let (entries, is_held) = held(entries, local.as_deref(), &context).await?;
     let status = local.as_ref().and_then(|l| l.status.as_ref());
     let member_of = entries::groups_of_node(&node, &groups);
     let labels = if member_of.is_empty() {
@@ -81,9 +82,8 @@ async fn reconcile(node: Arc<Node>, context: Arc<Context>) -> Result<Action, Err
         {
             return Ok(Action::requeue(LAGGING));
         }
-        let sizes = sizes::annotation(&entries, &caches);
         let mut wanted = entries::local_model_node(&node, entries, &member_of);
-        wanted.annotations_mut().insert(MODEL_SIZES.to_owned(), sizes);
+        wanted.annotations_mut().insert(MODEL_SIZES.to_owned(), sizes::annotation(&sizes));
         // What is planned keeps its place (C8): a list that has changed meanwhile is looked at first.
         wanted.metadata.resource_version = local.as_ref().and_then(|local| local.resource_version());
         // The list holds what is wanted and nothing else, additions of others included.

@@ -133,12 +133,24 @@ impl Stores {
     /// The groups and caches as they are now.
     pub(super) fn wanted(&self) -> Wanted {
         Wanted {
-            groups: self.groups.store.state(),
+            groups: self.groups_with_shares(),
             caches: self.caches.store.state(),
             namespace_caches: self.namespace_caches.store.state(),
             containers: self.containers.store.state(),
             egress: self.config().egress.clone(),
         }
+    }
+
+    /// The groups, each with the share of namespaces that the settings give where it says none.
+    fn groups_with_shares(&self) -> Vec<Arc<LocalModelNodeGroup>> {
+        let groups = self.groups.store.state();
+        let Some(share) = self.config().namespace_storage_limit.clone() else { return groups };
+        let with_share = |group: Arc<LocalModelNodeGroup>| {
+            let mut group = Arc::unwrap_or_clone(group);
+            group.spec.namespace_storage_limit.get_or_insert_with(|| share.clone());
+            Arc::new(group)
+        };
+        groups.into_iter().map(with_share).collect()
     }
 
     /// Every object that uses a cache now.

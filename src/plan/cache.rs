@@ -7,9 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::admission::list;
 use super::agent_pods;
-use super::capacity::{INSUFFICIENT_CAPACITY, MODEL_SIZE_TOO_SMALL};
+use super::capacity::{INSUFFICIENT_CAPACITY, MODEL_SIZE_TOO_SMALL, NAMESPACE_LIMIT_REACHED};
 use super::conditions::{self, Statement};
 use super::copies::{self, Copy, NODE_NOT_READY};
+use super::list_budget::NODE_LIST_FULL;
 use super::names::CacheKey;
 use super::node_group::STORAGE_LIMIT_EXCEEDED;
 use super::reasons;
@@ -36,7 +37,8 @@ pub const DEGRADED: &str = "Degraded";
 pub const CREDENTIALS_NOT_READY: &str = "CredentialsNotReady";
 
 /// Conditions whose words count bytes that come and go with other caches.
-const COUNTING: [&str; 2] = [INSUFFICIENT_CAPACITY, STORAGE_LIMIT_EXCEEDED];
+const COUNTING: [&str; 4] =
+    [INSUFFICIENT_CAPACITY, NAMESPACE_LIMIT_REACHED, NODE_LIST_FULL, STORAGE_LIMIT_EXCEEDED];
 
 /// What a cache's status is made from.
 #[derive(Debug)]

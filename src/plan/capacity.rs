@@ -7,12 +7,17 @@ use kube::ResourceExt;
 
 use super::admission::list;
 use super::conditions::Statement;
+use super::list_budget::NODE_LIST_FULL;
 use super::names::CacheKey;
 use crate::api::quantity::{self, InvalidQuantity, at_least, human};
 use crate::api::{CacheSpec, LocalModelNodeGroup};
 
 /// A cache waits for room on a node, or asks for more than a node may ever give (C8, G7).
 pub const INSUFFICIENT_CAPACITY: &str = "InsufficientCapacity";
+/// A namespace's caches take its share of a group.
+pub const NAMESPACE_LIMIT_REACHED: &str = "NamespaceLimitReached";
+/// The conditions of a cache that waits for others to go.
+pub const WAITING: [&str; 3] = [INSUFFICIENT_CAPACITY, NAMESPACE_LIMIT_REACHED, NODE_LIST_FULL];
 /// A cache's `modelSize` is nothing that room can be kept for (G7).
 pub const INVALID_SIZE: &str = "InvalidModelSize";
 
@@ -23,9 +28,25 @@ pub const MODEL_SIZE_TOO_SMALL: &str = "ModelSizeTooSmall";
 /// own.
 pub type Copy<'a> = (Option<&'a str>, &'a str);
 
+/// What a copy does not fit into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Limit {
+    /// The group's `storageLimit`.
+    #[default]
+    Group,
+    /// The share of it that each namespace has.
+    Namespace,
+    /// The list of the node.
+    List,
+    /// The part of that list that each namespace has.
+    ListOfNamespace,
+}
+
 /// A copy that is not planned on a node, because it does not fit there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
+    /// What it does not fit into: the numbers are of that.
+    pub limit: Limit,
     /// The cache that asks for it.
     pub cache: CacheKey,
     /// The group whose nodes it is for.
@@ -46,7 +67,17 @@ pub struct Ledger<'a>(BTreeMap<&'a str, Room<'a>>);
 #[derive(Debug, Default)]
 struct Room<'a> {
     used: i128,
+    of_namespaces: BTreeMap<&'a str, i128>,
     copies: BTreeMap<Copy<'a>, Vec<i128>>,
+}
+
+impl<'a> Room<'a> {
+    fn add(&mut self, copy: Copy<'a>, bytes: i128) {
+        self.used += bytes;
+        if let (Some(namespace), _) = copy {
+            *self.of_namespaces.entry(namespace).or_default() += bytes;
+        }
+    }
 }
 
 impl<'a> Ledger<'a> {
@@ -65,7 +96,7 @@ impl<'a> Ledger<'a> {
         let before = self.size(group, copy);
         let room = self.0.entry(group).or_default();
         room.copies.entry(copy).or_default().push(size);
-        room.used += size.max(before) - before;
+        room.add(copy, size.max(before) - before);
     }
 
     /// Gives up what one cache keeps for a copy.
@@ -76,7 +107,28 @@ impl<'a> Ledger<'a> {
             sizes.swap_remove(at);
         }
         let now = self.size(group, copy);
-        self.0.entry(group).or_default().used -= before - now;
+        self.0.entry(group).or_default().add(copy, now - before);
+    }
+
+    /// The bytes that a namespace's copies take of a group without one of them.
+    pub fn used_of_namespace_beside(&self, group: &str, copy: Copy<'a>) -> i128 {
+        let of_namespaces = self.0.get(group).map(|room| &room.of_namespaces);
+        let used = copy.0.and_then(|namespace| of_namespaces?.get(namespace).copied());
+        used.map_or(0, |used| used - self.size(group, copy))
+    }
+
+    /// What a copy that has its place already may take: a namespace cannot take more than its share by a size that
+    /// it writes later.
+    pub fn granted(&self, group: &str, copy: Copy<'a>, size: i128, share: Option<i128>) -> i128 {
+        let Some(share) = share.filter(|_| copy.0.is_some()) else { return size };
+        size.min((share - self.used_of_namespace_beside(group, copy)).max(0))
+    }
+
+    /// Whether a copy fits into its namespace's share of the group, where there is one.
+    pub fn fits_share(&self, group: &str, copy: Copy<'a>, size: i128, share: Option<i128>) -> bool {
+        let is_more = size > self.size(group, copy);
+        let used = self.used_of_namespace_beside(group, copy);
+        copy.0.is_none() || !is_more || share.is_none_or(|share| used + size <= share)
     }
 
     /// Whether a copy fits: it takes nothing more than is kept for it already, or no more than is allowed.
@@ -95,6 +147,13 @@ impl<'a> Ledger<'a> {
 pub fn allowed(group: &LocalModelNodeGroup) -> Result<i128, InvalidQuantity> {
     // The largest number that the API has keeps sums within theirs.
     Ok(quantity::bytes(&group.spec.storage_limit)?.clamp(0, i64::MAX.into()))
+}
+
+/// The bytes that a group allows each namespace on each of its nodes; nothing where that cannot be read, and `None`
+/// where it sets no share.
+pub fn share(group: &LocalModelNodeGroup) -> Option<i128> {
+    let share = group.spec.namespace_storage_limit.as_ref()?;
+    Some(quantity::bytes(share).unwrap_or(0).clamp(0, i64::MAX.into()))
 }
 
 /// The bytes that a cache asks for on each node; `None` when that cannot be read, or is nothing.
@@ -146,7 +205,8 @@ pub fn problems(
     }
     let of_group = |group: &&LocalModelNodeGroup| {
         let name = group.name_any();
-        let nodes: Vec<(&String, &Waiting)> = waiting.iter().filter(|(_, w)| w.group == name).collect();
+        let is_it = |w: &Waiting| w.group == name && w.limit == Limit::Group;
+        let nodes: Vec<(&String, &Waiting)> = waiting.iter().filter(|(_, w)| is_it(w)).collect();
         match never_fits(spec, group) {
             Some(why) if nodes.is_empty() => Some(why),
             Some(why) => Some(format!("{why} ({})", used(&nodes))),
@@ -154,7 +214,47 @@ pub fn problems(
         }
     };
     let messages = groups.iter().filter_map(of_group);
-    messages.map(|message| Statement::problem(INSUFFICIENT_CAPACITY, message)).collect()
+    let mut all: Vec<Statement> =
+        messages.map(|message| Statement::problem(INSUFFICIENT_CAPACITY, message)).collect();
+    let mut others = BTreeMap::<(Limit, &str), Vec<(&String, &Waiting)>>::new();
+    for (node, waits) in waiting.iter().filter(|(_, waits)| waits.limit != Limit::Group) {
+        others.entry((waits.limit, &waits.group)).or_default().push((node, waits));
+    }
+    all.extend(
+        others.into_iter().filter_map(|((limit, group), nodes)| beside_the_disk(limit, group, &nodes)),
+    );
+    all
+}
+
+/// What else a cache does not fit into than the group's limit.
+fn beside_the_disk(limit: Limit, group: &str, nodes: &[(&String, &Waiting)]) -> Option<Statement> {
+    let (_, first) = nodes.first()?;
+    let namespace = first.cache.namespace.as_deref().unwrap_or_default();
+    let (asked, allowed) = (human(first.asked), human(first.allowed.unwrap_or_default()));
+    let taken: Vec<String> = nodes.iter().map(|(node, w)| format!("{} on {node}", human(w.used))).collect();
+    let taken = list(&taken);
+    let (kind, message) = match limit {
+        Limit::Group => return None,
+        Limit::Namespace => (
+            NAMESPACE_LIMIT_REACHED,
+            format!(
+                "{asked} asked; of the {allowed} that LocalModelNodeGroup {group} allows namespace {namespace} on a node, its caches use {taken}: delete one of them, or have namespaceStorageLimit of the group raised"
+            ),
+        ),
+        Limit::ListOfNamespace => (
+            NODE_LIST_FULL,
+            format!(
+                "its entry has {asked}; of the {allowed} that namespace {namespace} may have in the list of a node, its caches use {taken}: delete one of them"
+            ),
+        ),
+        Limit::List => (
+            NODE_LIST_FULL,
+            format!(
+                "its entry has {asked}; of the {allowed} that the list of a node may have, caches use {taken}: delete a cache of LocalModelNodeGroup {group}"
+            ),
+        ),
+    };
+    Some(Statement::problem(kind, message))
 }
 
 /// How full the nodes of a group are where a cache waits.

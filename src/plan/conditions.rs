@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::text::{CONDITION_MAX, REASON_MAX, cut};
+
 /// The condition that every cache and group has.
 pub const READY: &str = "Ready";
 
@@ -45,7 +47,7 @@ pub fn conditions(
     let mut all = BTreeMap::<&str, Condition>::new();
     for statement in statements {
         if let Some(condition) = all.get_mut(statement.kind) {
-            condition.message = format!("{}; {}", condition.message, statement.message);
+            condition.message = cut(&format!("{}; {}", condition.message, statement.message), CONDITION_MAX);
             continue;
         }
         let status = if statement.holds { "True" } else { "False" };
@@ -53,8 +55,8 @@ pub fn conditions(
         let condition = Condition {
             type_: statement.kind.into(),
             status: status.into(),
-            reason: statement.reason.clone(),
-            message: statement.message.clone(),
+            reason: cut(&statement.reason, REASON_MAX),
+            message: cut(&statement.message, CONDITION_MAX),
             observed_generation: generation,
             last_transition_time: same.map_or(Time(now), |c| c.last_transition_time.clone()),
         };

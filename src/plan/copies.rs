@@ -7,7 +7,9 @@ use kube::ResourceExt;
 
 use super::entries::is_ready;
 use super::names::CacheKey;
+use super::text::{MESSAGE_MAX, REASON_MAX, cut_some};
 use crate::api::cache::{ModelCopies, NodeCopy, NodeStatus};
+use crate::api::node::Damage;
 use crate::api::{LocalModelNode, ModelStatus};
 
 /// A node that is to keep a copy is not ready.
@@ -33,7 +35,7 @@ fn node_copy(key: &str, copy: &Copy) -> NodeCopy {
     let detail = status.and_then(|s| s.models.get(key)).cloned().unwrap_or_default();
     let said = status.and_then(|s| s.model_status.get(key));
     let (phase, reason, message) = if is_ready(copy.node) {
-        (phase(said), detail.reason, detail.message)
+        (phase(said), cut_some(detail.reason, REASON_MAX), cut_some(detail.message, MESSAGE_MAX))
     } else {
         (NodeStatus::NodeNotReady, Some(NODE_NOT_READY.into()), Some("node is NotReady".to_owned()))
     };
@@ -47,7 +49,7 @@ fn node_copy(key: &str, copy: &Copy) -> NodeCopy {
         message,
         started: detail.started,
         finished: detail.finished,
-        last_damage: detail.last_damage,
+        last_damage: detail.last_damage.map(Damage::cut),
     }
 }
 

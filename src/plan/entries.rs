@@ -2,14 +2,14 @@
 //! caches, and what was planned there before.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
-use super::capacity::{self, Ledger, Waiting};
+use super::capacity::{self, Waiting};
 use super::names::{self, CacheKey};
 use super::selector;
 use crate::api::cache::{CacheStatus, NodeStatus};
@@ -18,6 +18,10 @@ use crate::api::source::storage_key;
 use crate::api::{
     CacheSpec, LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup, ModelStatus,
 };
+
+mod wishes;
+
+use wishes::{Ledgers, wishes};
 
 /// A cache as the plan sees it.
 #[derive(Clone, Debug)]
@@ -32,7 +36,8 @@ pub struct PlannedCache<'a> {
     pub deleting: bool,
     /// Whether anything can download its source; else nothing new of it is planned (C7).
     pub fetchable: bool,
-    /// The bytes of its largest complete copy, which may be more than it asks for; 0 while there is none.
+    /// The bytes of its smallest complete copy, which may be more than it asks for; 0 while there is none. What one
+    /// node says beside others makes it no larger.
     pub measured: i128,
 }
 
@@ -43,11 +48,11 @@ impl PlannedCache<'_> {
     }
 }
 
-/// The bytes of a cache's largest complete copy.
+/// The bytes of a cache's smallest complete copy.
 fn measured(status: Option<&CacheStatus>) -> i128 {
     let nodes = status.into_iter().flat_map(|status| status.nodes.values());
     let complete = nodes.filter(|copy| copy.phase == NodeStatus::NodeDownloaded);
-    complete.filter_map(|copy| copy.bytes_total).max().unwrap_or(0).into()
+    complete.filter_map(|copy| copy.bytes_total).min().unwrap_or(0).into()
 }
 
 /// What is planned on a node, and what does not fit there.
@@ -57,6 +62,8 @@ pub struct NodePlan {
     pub entries: Vec<ModelEntry>,
     /// What waits for room, the oldest first.
     pub waiting: Vec<Waiting>,
+    /// The bytes that each entry is planned with, by status key; none where its size cannot be read.
+    pub sizes: BTreeMap<String, u64>,
 }
 
 impl<'a> From<&'a LocalModelCache> for PlannedCache<'a> {
@@ -115,130 +122,30 @@ pub fn entries(
 ) -> NodePlan {
     let mut wishes = wishes(node, groups, caches, before);
     wishes.sort_by_key(|wish| (wish.cache.created, &wish.cache.key.name, &wish.cache.key.namespace));
-    let mut ledger = Ledger::default();
-    for wish in &wishes {
+    let mut ledgers = Ledgers::default();
+    for wish in &mut wishes {
         if let Some(held) = wish.held {
-            ledger.keep(held, wish.copy, wish.size.unwrap_or(0));
+            wish.size = wish.size.map(|size| ledgers.room.granted(held.name, wish.copy, size, held.share));
+            ledgers.room.keep(held.name, wish.copy, wish.size.unwrap_or(0));
+            ledgers.list.keep(wish.copy.0, wish.bytes_held());
         }
     }
     let mut waiting = Vec::new();
     let mut entries = Vec::new();
+    let mut sizes = BTreeMap::new();
     for wish in wishes.iter().filter(|wish| enabled || wish.held.is_some()) {
-        match wish.place(&mut ledger, enabled) {
-            Some(group) => entries.push((&wish.cache.key, entry(wish.cache, group))),
-            None => waiting.extend(wish.waits(&ledger)),
-        }
+        let (group, short) = wish.place(&mut ledgers, enabled);
+        waiting.extend(short);
+        let Some(group) = group else { continue };
+        let (entry, short) = wish.listed(&mut ledgers.list, group);
+        waiting.extend(short.or_else(|| wish.waits_for_share(&ledgers.room)));
+        // A download may not be as large as a copy that was measured, but as its cache says.
+        let size = wish.size.min(capacity::asked(wish.cache.spec));
+        sizes.extend(size.and_then(|size| Some((entry.status_key(), size.try_into().ok()?))));
+        entries.push((&wish.cache.key, entry));
     }
     entries.sort_by_key(|(key, _)| *key);
-    NodePlan { entries: entries.into_iter().map(|(_, entry)| entry).collect(), waiting }
-}
-
-/// A cache that one of the node's groups asks for.
-struct Wish<'a> {
-    cache: &'a PlannedCache<'a>,
-    /// The group through which the node is to keep it, the first that the node matches (N2), and the bytes
-    /// that it allows.
-    group: (&'a str, Option<i128>),
-    /// The group through which its copy was planned before, if that can still be.
-    held: Option<&'a str>,
-    copy: capacity::Copy<'a>,
-    size: Option<i128>,
-}
-
-impl<'a> Wish<'a> {
-    /// The group through which the node keeps it, if any can. What was planned through another of its
-    /// groups goes over where there is room, and else stays (N2, C8).
-    fn place(&self, ledger: &mut Ledger<'a>, enabled: bool) -> Option<&'a str> {
-        let (group, allowed) = self.group;
-        if !enabled || !self.cache.fetchable || self.held == Some(group) {
-            return self.held;
-        }
-        let Some(size) = self.size else { return self.held };
-        if !ledger.fits(group, self.copy, size, allowed) {
-            return self.held;
-        }
-        if let Some(held) = self.held {
-            ledger.give_up(held, self.copy, size);
-        }
-        ledger.keep(group, self.copy, size);
-        Some(group)
-    }
-
-    /// What it waits for; nothing where its size or source makes no sense, which is told elsewhere.
-    fn waits(&self, ledger: &Ledger) -> Option<Waiting> {
-        if !self.cache.fetchable {
-            return None;
-        }
-        let (group, allowed) = self.group;
-        Some(Waiting {
-            cache: self.cache.key.clone(),
-            group: group.to_owned(),
-            asked: self.size?,
-            used: ledger.used_beside(group, self.copy),
-            allowed,
-        })
-    }
-}
-
-fn wishes<'a>(
-    node: &Node,
-    groups: &[&LocalModelNodeGroup],
-    caches: &'a [PlannedCache<'a>],
-    before: &[ModelEntry],
-) -> Vec<Wish<'a>> {
-    let of_node = groups.iter().filter(|group| selector::matches(group.spec.node_selector(), node));
-    let limits: HashMap<String, Option<i128>> =
-        of_node.map(|group| (group.name_any(), capacity::allowed(group).ok())).collect();
-    let by_key: HashMap<&CacheKey, &PlannedCache> = caches.iter().map(|cache| (&cache.key, cache)).collect();
-    let mut planned = HashMap::<capacity::Copy, Vec<Held>>::new();
-    for held in before.iter().filter_map(|entry| Held::of(entry, by_key.get(&CacheKey::of(entry)).copied())) {
-        planned.entry((held.entry.namespace(), &held.entry.source_model_uri)).or_default().push(held);
-    }
-    let wish = |cache: &'a PlannedCache<'a>| {
-        let mut of_both = cache.spec.node_groups.iter().filter(|name| limits.contains_key(*name));
-        let mut names = of_both.clone();
-        let first = names.next()?;
-        let copy = (cache.key.namespace.as_deref(), cache.spec.source_model_uri.as_str());
-        let held = |name: &&String| {
-            let mut of_copy = planned.get(&copy).into_iter().flatten();
-            of_copy.any(|held| held.group == name.as_str() && held.is_for(cache))
-        };
-        Some(Wish {
-            cache,
-            group: (first, limits[first]),
-            held: of_both.find(held).map(String::as_str),
-            copy,
-            size: cache.size(),
-        })
-    };
-    caches.iter().filter(|cache| !cache.deleting).filter_map(wish).collect()
-}
-
-/// The place that an entry keeps for its copy.
-struct Held<'a> {
-    entry: &'a ModelEntry,
-    group: &'a str,
-    /// Whether the cache that it was planned for asks for it no more: then whichever does has its place.
-    is_left: bool,
-}
-
-impl<'a> Held<'a> {
-    /// By the cache of the entry's name, if there is one; nothing where the entry does not name its group, and
-    /// the cache that would tell has gone.
-    fn of(entry: &'a ModelEntry, named: Option<&'a PlannedCache<'a>>) -> Option<Self> {
-        let cache = named.filter(|cache| cache.spec.source_model_uri == entry.source_model_uri);
-        let group = match cache {
-            Some(cache) => group_of_entry(entry, cache.spec)?,
-            None => entry.node_group.as_deref()?,
-        };
-        let asks =
-            |cache: &PlannedCache| !cache.deleting && cache.spec.node_groups.iter().any(|name| name == group);
-        Some(Self { entry, group, is_left: !cache.is_some_and(asks) })
-    }
-
-    fn is_for(&self, cache: &PlannedCache) -> bool {
-        self.is_left || CacheKey::of(self.entry) == cache.key
-    }
+    NodePlan { entries: entries.into_iter().map(|(_, entry)| entry).collect(), waiting, sizes }
 }
 
 /// The group through which an entry's node keeps it: the cache's first where it names none.
@@ -255,6 +162,8 @@ pub fn group_of_entry<'a>(entry: &'a ModelEntry, spec: &'a CacheSpec) -> Option<
 pub enum Place {
     /// It keeps the cache, or will.
     Planned,
+    /// It keeps the cache as it was: its list has no space for what has changed.
+    Outdated(Waiting),
     /// It has no room for it.
     Waiting(Waiting),
     /// Nothing is asked of it.
@@ -273,22 +182,32 @@ pub fn place(
     let is_it = |entry: &ModelEntry| {
         CacheKey::of(entry) == cache.key && entry.source_model_uri == cache.spec.source_model_uri
     };
-    let is_listed = || local.is_some_and(|local| local.spec.local_models.iter().any(is_it));
+    let listed = local.and_then(|local| local.spec.local_models.iter().find(|entry| is_it(entry)));
     if !is_of_group(node, cache.spec, groups) {
         return Place::Nowhere;
     }
-    if is_listed() {
+    let is_shared = |group: &&&LocalModelNodeGroup| {
+        capacity::share(group).is_some() && cache.spec.node_groups.contains(&group.name_any())
+    };
+    let has_share = cache.key.namespace.is_some() && groups.iter().any(|group| is_shared(&group));
+    let is_current = |listed: &ModelEntry| {
+        listed.storage == cache.spec.storage
+            && listed.service_account_name == cache.spec.service_account_name
+            && !has_share
+    };
+    if listed.is_some_and(is_current) {
         return Place::Planned;
     }
     if !enabled {
-        return Place::Nowhere;
+        return if listed.is_some() { Place::Planned } else { Place::Nowhere };
     }
     let plan = entries(node, groups, caches, &planned_before(node, caches, local), enabled);
-    if plan.entries.iter().any(is_it) {
-        return Place::Planned;
-    }
     let waits = plan.waiting.into_iter().find(|waiting| waiting.cache == cache.key);
-    waits.map_or(Place::Nowhere, Place::Waiting)
+    match (plan.entries.iter().any(is_it), waits) {
+        (true, None) => Place::Planned,
+        (true, Some(waits)) => Place::Outdated(waits),
+        (false, waits) => waits.map_or(Place::Nowhere, Place::Waiting),
+    }
 }
 
 /// What was planned on a node. Where its object is gone, the node's own labels still say which copies are

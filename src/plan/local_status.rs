@@ -8,7 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pass::{Problem, Said};
 use super::scrub::Summary;
-use crate::api::node::{DiskStatus, LocalModelNodeStatus, ModelEntry, ModelStatus, NodeSummary};
+use super::text::{MESSAGE_MAX, REASON_MAX, cut, cut_some};
+use crate::api::node::{
+    Damage, DiskStatus, LocalModelNodeStatus, ModelDetail, ModelEntry, ModelStatus, NodeSummary,
+};
 use crate::api::quantity;
 
 /// Size and room of a disk, in bytes.
@@ -34,7 +37,7 @@ pub fn status(
     status.models.retain(|key, _| is_wanted(key));
     for (key, (phase, detail)) in said {
         status.model_status.insert(key.clone(), *phase);
-        status.models.insert(key.clone(), detail.clone());
+        status.models.insert(key.clone(), bounded(detail.clone()));
     }
     status.disks.insert(group.to_owned(), disk);
     let mut status = settle(before, status, group);
@@ -57,6 +60,16 @@ fn summary(status: &LocalModelNodeStatus, spec: &[ModelEntry]) -> NodeSummary {
         free: free.map(quantity::at_most),
         disk: if reasons.is_empty() { "Usable".into() } else { reasons.join(",") },
         last_scrub: scrubs.and_then(|scrubs| scrubs.into_iter().min()),
+    }
+}
+
+/// An initializer of somebody else's may have written the words.
+fn bounded(detail: ModelDetail) -> ModelDetail {
+    ModelDetail {
+        reason: cut_some(detail.reason, REASON_MAX),
+        message: cut_some(detail.message, MESSAGE_MAX),
+        last_damage: detail.last_damage.map(Damage::cut),
+        ..detail
     }
 }
 
@@ -107,9 +120,9 @@ pub fn disk(view: &DiskView) -> DiskStatus {
         last_scrub: view.scrub.checked.map(Time),
         scrubbed_bytes: count(view.scrub.bytes),
         damaged_files: count(view.scrub.damaged),
-        not_ours: view.not_ours.iter().take(TOLD).cloned().collect(),
-        reason: view.problem.map(|problem| problem.reason.clone()),
-        message: view.problem.map(|problem| problem.message.clone()),
+        not_ours: view.not_ours.iter().take(TOLD).map(|name| cut(name, MESSAGE_MAX)).collect(),
+        reason: view.problem.map(|problem| cut(&problem.reason, REASON_MAX)),
+        message: view.problem.map(|problem| cut(&problem.message, MESSAGE_MAX)),
     }
 }
 

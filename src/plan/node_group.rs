@@ -16,6 +16,8 @@ use super::entries::{self, PlannedCache, group_of_entry};
 use super::names::{self, CacheKey};
 use super::pass::DISK_FULL;
 use super::selector;
+use super::sizes;
+use super::text::{MESSAGE_MAX, REASON_MAX, cut};
 use crate::api::node_group::LocalModelNodeGroupStatus;
 use crate::api::quantity::{self, at_least, at_most, human};
 use crate::api::{LocalModelNode, LocalModelNodeGroup};
@@ -40,11 +42,15 @@ pub fn usage(group: &str, nodes: &[&LocalModelNode], caches: &[PlannedCache]) ->
     let caches: HashMap<&CacheKey, &PlannedCache> = caches.iter().map(|cache| (&cache.key, cache)).collect();
     let of_node = |node: &&LocalModelNode| {
         let mut ledger = Ledger::default();
+        let sizes = sizes::of(node);
         for entry in &node.spec.local_models {
             let Some(cache) = caches.get(&CacheKey::of(entry)) else { continue }; // it is about to go
             if group_of_entry(entry, cache.spec) == Some(group) {
                 let copy = (entry.namespace(), entry.source_model_uri.as_str());
-                ledger.keep(group, copy, cache.size().unwrap_or(0));
+                let planned = sizes.get(&entry.status_key()).map(|size| i128::from(*size));
+                // A size that was measured is planned with, too.
+                let planned = planned.map(|size| size.max(cache.measured)).or_else(|| cache.size());
+                ledger.keep(group, copy, planned.unwrap_or(0));
             }
         }
         (node.name_any(), ledger.used(group))
@@ -78,7 +84,9 @@ pub fn disks(group: &str, nodes: &[&LocalModelNode]) -> Disks {
         };
         let bytes = |of: &Option<Quantity>| of.as_ref().and_then(|of| quantity::bytes(of).ok());
         let problem = said.reason.as_ref();
-        let problem = problem.map(|reason| (reason.clone(), said.message.clone().unwrap_or(reason.clone())));
+        let problem = problem.map(|reason| {
+            (cut(reason, REASON_MAX), cut(said.message.as_ref().unwrap_or(reason), MESSAGE_MAX))
+        });
         let disk =
             Disk { capacity: bytes(&said.capacity), free: bytes(&said.free), problem, is_silent: false };
         Some((node.name_any(), disk))

@@ -74,6 +74,15 @@ reasons! {
     SOURCE_NOT_ALLOWED = "SourceNotAllowed", Cache:
         "A namespace's cache has a source that the platform does not allow there.",
         "Use one of those that the message names; the platform may set `localModelEgress`.";
+    NAMESPACE_LIMIT_REACHED = "NamespaceLimitReached", Cache:
+        "The model does not fit on a node beside what other caches of its namespace take of the group's `namespaceStorageLimit`.",
+        "Delete a cache of the namespace, or have the share raised: `namespaceStorageLimit` of the group, else `localModelNamespaceStorageLimit` of the settings.";
+    NODE_LIST_FULL = "NodeListFull", Cache:
+        "The list of a node has no space for the cache, or for what has changed in it: a list is at most 1 MiB, a quarter of it for each namespace.",
+        "Delete a cache of the group, or make `storage.parameters` shorter.";
+    SPEC_TOO_LARGE = "SpecTooLarge", Cache:
+        "What nodes are to be told of the cache has more than 8 KiB; it is kept nowhere.",
+        "Make the field that the message names shorter.";
     INVALID_MODEL_SIZE = "InvalidModelSize", Cache:
         "`modelSize` is nothing that room can be kept for.",
         "Write there how many bytes the model has, for example `10Gi`.";

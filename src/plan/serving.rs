@@ -62,8 +62,12 @@ pub fn listed(cache: &CacheKey, kind: Kind, users: &[User]) -> Vec<NamespacedNam
         .map(|user| NamespacedName { namespace: Some(user.namespace.clone()), name: Some(user.name.clone()) })
         .collect();
     names.sort();
+    names.truncate(MOST_LISTED);
     names
 }
+
+/// The most services that a status lists: anybody may make more.
+const MOST_LISTED: usize = 500;
 
 /// What to do with a claim that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -77,7 +77,14 @@ fn the_status_in_each_phase_is_as_reviewed() {
 /// What waits on a node where so many GiB are used.
 fn waiting(used: i128) -> Waiting {
     let (cache, group) = (CacheKey::cluster(M), "workers".to_owned());
-    Waiting { cache, group, asked: 10 << 30, used: used << 30, allowed: Some(100 << 30) }
+    Waiting {
+        limit: capacity::Limit::Group,
+        cache,
+        group,
+        asked: 10 << 30,
+        used: used << 30,
+        allowed: Some(100 << 30),
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@ use crate::plan::samples::{cache_sized, group_limited, group_named};
 
 fn waits(used: i128) -> Waiting {
     let group = "workers".to_owned();
-    Waiting { cache: CacheKey::cluster("m"), group, asked: 10 << 30, used, allowed: Some(100 << 30) }
+    let (cache, limit) = (CacheKey::cluster("m"), Limit::Group);
+    Waiting { limit, cache, group, asked: 10 << 30, used, allowed: Some(100 << 30) }
 }
 
 fn told(size: &str, limit: &str, waiting: &[(&str, i128)]) -> Vec<(&'static str, String)> {
@@ -110,4 +111,55 @@ fn a_model_that_is_larger_than_its_size_says_is_told_with_a_size_that_would_do()
     let words = "modelSize is 1 KiB, but the model has 286 MiB, with which it is planned: set modelSize to at least 286Mi";
     assert_eq!(of("1Ki", 286 << 20), Some((MODEL_SIZE_TOO_SMALL, words.to_owned())));
     assert_eq!((of("286Mi", 286 << 20), of("1Ki", 0), of("much", 1)), (None, None, None));
+}
+
+#[test]
+fn what_a_cache_does_not_fit_into_beside_the_disk_is_told_for_people_with_namespace_group_and_nodes() {
+    let of = |limit| {
+        let waits =
+            Waiting { limit, cache: CacheKey::namespaced("team", "m"), asked: 5 << 30, ..waits(3 << 29) };
+        let waiting =
+            [("a", waits.clone()), ("b", waits)].map(|(node, waits)| (node.to_owned(), waits)).into();
+        let told = problems(&cache_sized("m", "5Gi", 1).spec, &[&group_limited("100Gi")], &waiting);
+        assert_eq!(told.len(), 1);
+        (told[0].kind, told[0].message.clone())
+    };
+    assert_eq!(
+        of(Limit::Namespace),
+        (NAMESPACE_LIMIT_REACHED, "5 GiB asked; of the 100 GiB that LocalModelNodeGroup workers allows namespace team on a node, its caches use 1.5 GiB on a, 1.5 GiB on b: delete one of them, or have namespaceStorageLimit of the group raised".to_owned())
+    );
+    for (limit, words) in [
+        (Limit::ListOfNamespace, "that namespace team may have in the list of a node"),
+        (Limit::List, "that the list of a node may have"),
+    ] {
+        let (kind, message) = of(limit);
+        assert!(kind == NODE_LIST_FULL && message.contains(words), "{kind}: {message}");
+    }
+}
+
+#[test]
+fn a_namespaces_share_counts_its_copies_in_that_group_alone() {
+    let mut ledger = Ledger::default();
+    let (one, other) = ((Some("team"), "hf://o/one"), (Some("team"), "hf://o/other"));
+    ledger.keep("g", one, 6);
+    ledger.keep("g", (Some("others"), "hf://o/one"), 50);
+    ledger.keep("g", (None, "hf://o/one"), 50);
+    ledger.keep("h", (Some("team"), "hf://o/third"), 50);
+    for (copy, size, share, fits) in [
+        (other, 4, Some(10), true),
+        (other, 5, Some(10), false),
+        (other, 5, None, true),
+        (one, 10, Some(10), true),
+        (one, 11, Some(10), false),
+        (one, 6, Some(1), true),
+        ((None, "hf://o/two"), 50, Some(10), true),
+    ] {
+        assert_eq!(ledger.fits_share("g", copy, size, share), fits, "{copy:?} {size} {share:?}");
+    }
+    assert_eq!(ledger.granted("g", one, 50, Some(10)), 10);
+    assert_eq!(ledger.granted("g", other, 50, Some(10)), 4);
+    assert_eq!(ledger.granted("g", other, 50, Some(3)), 0);
+    assert_eq!(ledger.granted("g", other, 50, None), 50);
+    ledger.give_up("g", one, 6);
+    assert_eq!(ledger.used_of_namespace_beside("g", other), 0);
 }

@@ -7,6 +7,7 @@ use crate::plan::samples::{
 };
 
 mod room;
+mod share;
 
 fn planned(
     node: &Node,
