@@ -45,10 +45,11 @@ impl Drop for Server {
 /// The files of the model.
 pub fn model() -> BTreeMap<String, Vec<u8>> {
     let weights = (0..700_000_u32).flat_map(u32::to_le_bytes).collect();
-    let files: [(&str, Vec<u8>); 4] = [
+    let files: [(&str, Vec<u8>); 5] = [
         ("config.json", b"{}".to_vec()),
         ("empty.txt", Vec::new()),
         ("odd %41 name.txt", b"odd".to_vec()),
+        ("ü/a+b&c#d~'[1].txt", b"more odd".to_vec()),
         ("weights/a.bin", weights),
     ];
     files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
@@ -59,6 +60,7 @@ fn objects() -> BTreeMap<String, Vec<u8>> {
     let beside = [
         ("model-hf/config.json".to_owned(), b"another".to_vec()),
         ("single.bin".to_owned(), vec![7; 300_000]),
+        ("single.bin-log".to_owned(), b"beside an object of its name".to_vec()),
         ("packed/model.tar".to_owned(), archive()),
     ];
     below.chain(beside).collect()

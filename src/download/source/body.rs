@@ -44,7 +44,7 @@ impl Body {
             })?
         } else {
             // The range was ignored: the body is the whole file, from its first byte.
-            match answer.response.content_length() {
+            match answer.length() {
                 Some(length) if length != size => {
                     return Err(wrong(format!("{length} bytes instead of {size}")));
                 }

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use super::cause::Barrier;
 use super::client::{Client, Rights};
-use crate::download::error::{Error, Result};
+use super::unzip::Unzip;
+use crate::download::error::{Error, Fault, Result};
 use crate::download::limits::{Limits, Pace};
 use crate::download::retry::Pause;
 use crate::download::settings::Settings;
@@ -41,6 +42,8 @@ pub struct Answer {
     client: Arc<Client>,
     limits: Limits,
     pace: Pace,
+    /// Where the body is packed and has to be unpacked.
+    unzip: Option<Unzip>,
 }
 
 impl Http {
@@ -109,7 +112,7 @@ impl Http {
 
     fn answer(&self, url: Url, from_endpoint: bool, response: Response) -> Answer {
         let (client, limits) = (Arc::clone(&self.client), self.limits);
-        Answer { url, from_endpoint, response, client, limits, pace: Pace::new(&limits) }
+        Answer { url, from_endpoint, response, client, limits, pace: Pace::new(&limits), unzip: None }
     }
 
     async fn send(&self, url: &Url, range: Option<&Range<u64>>, with_token: bool) -> Result<Response> {
@@ -136,8 +139,48 @@ impl Answer {
         self.response.headers().get(name)?.to_str().ok()
     }
 
+    /// The same, to be read unpacked if it came packed though nobody asked for that. An answer for a part of a
+    /// packed file is of no use.
+    pub fn unpacked(mut self) -> Result<Self> {
+        let encoding = self.header("content-encoding").unwrap_or("identity").to_ascii_lowercase();
+        match (encoding.as_str(), self.status()) {
+            ("identity" | "", _) | (_, 300..) => {}
+            ("gzip" | "x-gzip", 200) => self.unzip = Some(Unzip::new()),
+            (encoding, _) => {
+                let why = format!("its body is encoded by {encoding:?}, which nobody asked for");
+                return Err(Error::BadAnswer { what: plain(&self.url), why });
+            }
+        }
+        Ok(self)
+    }
+
+    /// The length of the body, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        if self.unzip.is_some() { None } else { self.response.content_length() }
+    }
+
     /// The next bytes of the body; `None` at its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let broken = |url: &Url, error: std::io::Error| Error::Passing {
+            what: plain(url),
+            fault: Fault::Connection(format!("its body cannot be unpacked: {error}")),
+        };
+        loop {
+            if let Some(unzip) = &mut self.unzip
+                && let Some(bytes) = unzip.next().map_err(|error| broken(&self.url, error))?
+            {
+                return Ok(Some(bytes));
+            }
+            let received = self.received().await?;
+            match (&mut self.unzip, received) {
+                (Some(unzip), Some(packed)) => unzip.take(packed),
+                (Some(unzip), None) => return unzip.end().map_err(|error| broken(&self.url, error)),
+                (None, received) => return Ok(received),
+            }
+        }
+    }
+
+    async fn received(&mut self) -> Result<Option<Bytes>> {
         match self.pace.next(self.response.chunk()).await {
             Ok(chunk) => chunk.map_err(|error| self.client.failure(&self.url, &error.without_url())),
             Err(barrier) => Err(barrier.into_error(plain(&self.url))),

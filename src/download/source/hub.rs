@@ -106,7 +106,7 @@ impl Hub {
         let Repository { owner, model, .. } = &self.repository;
         let path = file.path.split('/');
         let resolve = || self.url([owner.as_str(), model, "resolve", commit].into_iter().chain(path));
-        let answer = link.through(resolve, |url| self.http.get(url, Some(range))).await?;
+        let answer = link.through(resolve, |url| self.http.get(url, Some(range))).await?.unpacked()?;
         match answer.status() {
             200 | 206 => Body::new(answer, range, file.size),
             _ if answer.from_endpoint => Err(self.refusal(&answer, Asked::File { path: &file.path, commit })),
@@ -129,7 +129,7 @@ impl Hub {
     }
 
     async fn ask_once(&self, url: Url, asked: Asked<'_>) -> Result<(Answer, Vec<u8>)> {
-        let mut answer = self.http.get(url, None).await?;
+        let mut answer = self.http.get(url, None).await?.unpacked()?;
         if answer.status() != 200 {
             return Err(self.refusal(&answer, asked));
         }

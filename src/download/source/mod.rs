@@ -16,6 +16,7 @@ mod page;
 pub mod protocol;
 mod proxies;
 mod trust;
+mod unzip;
 mod uri;
 mod verifier;
 mod web;
@@ -108,7 +109,8 @@ impl Source {
     pub async fn open_whole(&self, file: &PlannedFile) -> Result<Body> {
         match self {
             Self::Web(web) => web.open_whole(file).await,
-            Self::Hub(_) | Self::Objects(_) | Self::Local(_) => Err(Error::Changed { place: self.place() }),
+            Self::Objects(objects) => objects.open_whole(file).await,
+            Self::Hub(_) | Self::Local(_) => Err(Error::Changed { place: self.place() }),
         }
     }
 

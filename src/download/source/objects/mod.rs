@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::client::{HttpRequest, HttpRequestBody};
@@ -36,6 +37,7 @@ use super::http::{Answer, Http};
 use super::link::Link;
 use super::uri::{Account, Bucket};
 use crate::download::budget::Listing;
+use crate::download::digest::Digest;
 use crate::download::error::{Error, Result};
 use crate::download::limits::Limits;
 use crate::download::plan::PlannedFile;
@@ -51,6 +53,8 @@ const MOST_PAGES: usize = 10_000;
 const SIZES: usize = 8;
 /// An answer that says where else to ask is followed so often.
 const MOST_MOVES: usize = 3;
+/// What Google has to be asked for, so that it sends an object as it is stored.
+const AS_IT_IS: &str = "gzip";
 /// What an address holds as it is: the rest is encoded, as signatures want it.
 const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const ENCODED_PATH: AsciiSet = ENCODED.remove(b'/');
@@ -65,6 +69,8 @@ pub struct Objects {
     place: String,
     retry: Policy,
     limits: Limits,
+    /// Whether an object has turned out to be packed.
+    some_are_packed: AtomicBool,
     /// Whether the store's tags have turned out to be no MD5s.
     tags_are_other: Arc<AtomicBool>,
 }
@@ -72,7 +78,7 @@ pub struct Objects {
 /// The stores.
 #[derive(Debug)]
 enum Store {
-    S3(S3),
+    S3(Box<S3>),
     Gcs(Gcs),
     Azure(Azure),
 }
@@ -93,7 +99,7 @@ impl Objects {
     /// A client with the credentials that the environment names.
     pub async fn new(bucket: &Bucket, settings: &Settings) -> Result<Self> {
         let store = match &bucket.account {
-            Account::S3 => Store::S3(S3::new(&bucket.name, settings)?),
+            Account::S3 => Store::S3(Box::new(S3::new(&bucket.name, settings)?)),
             Account::Gcs => Store::Gcs(Gcs::new(&bucket.name, settings).await?),
             Account::Azure { name, host, usual_host, signature } => {
                 let uri = Where {
@@ -120,6 +126,7 @@ impl Objects {
             bucket: bucket.clone(),
             retry: settings.retry,
             limits: settings.limits,
+            some_are_packed: AtomicBool::default(),
             tags_are_other: Arc::default(),
         })
     }
@@ -149,8 +156,13 @@ impl Objects {
         if files.is_empty() {
             return Err(Error::NoObjects { place: self.place.clone() });
         }
+        let mut files: Vec<_> = files.into_iter().map(|file| self.planned(file)).collect();
+        if self.some_are_packed.load(Relaxed) {
+            let asked = files.into_iter().map(|file| self.if_packed(file));
+            files = stream::iter(asked).buffered(SIZES).try_collect().await?;
+        }
         for file in files {
-            listing.add(self.planned(file))?;
+            listing.add(file)?;
         }
         Ok(listing)
     }
@@ -189,6 +201,8 @@ impl Objects {
                 if let Some(name) = entry.key.strip_prefix(&folder) {
                     listing.hold(name, entry.tag.as_deref())?;
                     objects.push(entry);
+                } else {
+                    listing.add_folder()?;
                 }
             }
             if page.next == Next::End {
@@ -246,17 +260,27 @@ impl Objects {
     }
 
     async fn looked_up(&self, object: Entry) -> Result<Entry> {
+        let answer = self.head(&object.key).await?;
+        let size = answer.header("content-length").and_then(|length| length.parse().ok());
+        let why = "it does not say how large the object is".to_owned();
+        let size = size.ok_or(Error::BadAnswer { what: super::http::plain(&answer.url), why })?;
+        let tag = answer.header("etag").map(str::to_owned).or(object.tag);
+        Ok(Entry { size: Some(size), tag, ..object })
+    }
+
+    /// The file, with what its object's own headers say of it: one that is packed comes in one answer.
+    async fn if_packed(&self, file: PlannedFile) -> Result<PlannedFile> {
+        if !is_packed(&self.head(&self.key_of(&file)).await?) {
+            return Ok(file);
+        }
+        Ok(PlannedFile { one_stream: true, size: 0, digest: Digest::Untold, ..file })
+    }
+
+    async fn head(&self, key: &str) -> Result<Answer> {
         let mut attempts = self.retry.begin(&self.http.pause);
         loop {
-            match self.ask(Method::HEAD, Asked::Object(&object.key), HeaderMap::new()).await {
-                Ok(answer) => {
-                    let size = answer.header("content-length").and_then(|length| length.parse().ok());
-                    let why = "it does not say how large the object is".to_owned();
-                    let what = super::http::plain(&answer.url);
-                    let size = size.ok_or(Error::BadAnswer { what, why })?;
-                    let tag = answer.header("etag").map(str::to_owned).or(object.tag);
-                    return Ok(Entry { size: Some(size), tag, ..object });
-                }
+            match self.ask(Method::HEAD, Asked::Object(key), HeaderMap::new()).await {
+                Ok(answer) => return Ok(answer),
                 Err(error) => attempts.again(error).await?,
             }
         }
@@ -277,7 +301,7 @@ impl Objects {
 
     /// Asks once for a range of an object.
     pub async fn open(&self, file: &PlannedFile, range: &Range<u64>, link: &Link) -> Result<Body> {
-        let key = file.key.clone().unwrap_or_else(|| format!("{}{}", self.folder(), file.path));
+        let key = self.key_of(file);
         let mut headers = HeaderMap::new();
         let bytes = format!("bytes={}-{}", range.start, range.end - 1);
         headers.extend(HeaderValue::try_from(bytes).map(|bytes| (RANGE, bytes)));
@@ -285,6 +309,11 @@ impl Objects {
         let strong = file.version.as_ref().filter(|version| !version.starts_with("W/"));
         headers.extend(strong.and_then(|version| Some((IF_MATCH, HeaderValue::from_str(version).ok()?))));
         let answer = self.ask(Method::GET, Asked::Object(&key), headers).await?;
+        if matches!(*self.store, Store::Gcs(_)) && is_packed(&answer) {
+            // Another list says of each object whether it is.
+            self.some_are_packed.store(true, Relaxed);
+            return Err(Error::Changed { place: format!("{}/{}", self.place, file.path) });
+        }
         let (listed, sent) = (file.version.as_deref().map(opaque), answer.header("etag").map(opaque));
         if let (Some(listed), Some(sent)) = (listed, sent)
             && !sent.is_empty()
@@ -299,6 +328,20 @@ impl Objects {
             link.doubt_md5(&self.tags_are_other);
         }
         Body::new(answer, range, file.size)
+    }
+
+    /// Asks once for all of an object that is packed, as Google's own libraries unpack it.
+    pub async fn open_whole(&self, file: &PlannedFile) -> Result<Body> {
+        let mut headers = HeaderMap::new();
+        let strong = file.version.as_ref().filter(|version| !version.starts_with("W/"));
+        headers.extend(strong.and_then(|version| Some((IF_MATCH, HeaderValue::from_str(version).ok()?))));
+        let answer = self.ask(Method::GET, Asked::Object(&self.key_of(file)), headers).await?;
+        Ok(Body::of_unknown_length(answer.unpacked()?))
+    }
+
+    /// The name of a file's object.
+    fn key_of(&self, file: &PlannedFile) -> String {
+        file.key.clone().unwrap_or_else(|| format!("{}{}", self.folder(), file.path))
     }
 
     /// Sends a request, and follows what an answer says about where to ask.
@@ -334,7 +377,8 @@ impl Objects {
         let mut request = Request::new(method, url);
         *request.headers_mut() = signed.headers().clone();
         // Not signed: whoever passes the request on may change it.
-        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let encoding = if matches!(*self.store, Store::Gcs(_)) { AS_IT_IS } else { "identity" };
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding));
         Ok(request)
     }
 }
@@ -429,6 +473,12 @@ fn is_encrypted(answer: &Answer) -> bool {
         || answer.header("x-amz-server-side-encryption-customer-algorithm").is_some()
 }
 
+/// Whether an object is stored packed, which Google unpacks on the way for whoever does not ask for it as it is.
+fn is_packed(answer: &Answer) -> bool {
+    let encoded = ["content-encoding", "x-goog-stored-content-encoding"].map(|name| answer.header(name));
+    encoded.into_iter().flatten().any(|encoding| encoding.eq_ignore_ascii_case("gzip"))
+}
+
 /// An address below another; empty parts are left out, and each part is encoded but for its `/`.
 fn below<const N: usize>(base: &Url, parts: [&str; N]) -> Url {
     let mut path = base.path().trim_end_matches('/').to_owned();
@@ -444,3 +494,6 @@ fn below<const N: usize>(base: &Url, parts: [&str; N]) -> Url {
 fn invalid(name: &'static str, why: String) -> Error {
     Error::InvalidSetting { name, why }
 }
+
+#[cfg(test)]
+mod tests;
