@@ -26,7 +26,7 @@ use crate::api::LocalModelNode;
 use crate::api::cache::NodeStatus;
 use crate::error::{Doing, Error};
 use crate::plan::admission;
-use crate::plan::cache::{self, CREDENTIALS_NOT_READY, View};
+use crate::plan::cache::{self, CREDENTIALS_NOT_READY, DELETION_WAITS, View};
 use crate::plan::capacity;
 use crate::plan::conditions::Statement;
 use crate::plan::copies::Copy;
@@ -239,14 +239,21 @@ fn stuck_agents<C: CacheKind>(cache: &C, context: &Context) -> BTreeMap<String, 
     all
 }
 
-/// Takes the cache's Jobs and volumes away, then the finalizer, without waiting for any of them: it
-/// needs neither the group, nor the nodes, nor an agent to exist (D1).
+/// Once nothing uses the cache, takes its Jobs and volumes away, then the finalizer, without waiting for any of
+/// them: it needs neither the group, nor the nodes, nor an agent to exist (D1).
 async fn end<C: CacheKind>(cache: &C, context: &Context) -> Result<Action, Error> {
     let Some(deleted) = cache.meta().deletion_timestamp.as_ref().filter(|_| has_finalizer(cache)) else {
         return Ok(Action::await_change());
     };
+    let users = context.stores.users();
+    if let Some(message) = admission::deletion_waits_for(&cache.key(), &users) {
+        let places = places(cache, context, context.stores.config().enabled);
+        let waits = Statement::problem(DELETION_WAITS, message);
+        status(cache, context, &users, &places, vec![waits]).await?;
+        return Ok(Action::requeue(RECHECK));
+    }
     let now = Timestamp::now();
-    if let Some(until) = admission::last_pods(&cache.key(), &context.stores.users(), deleted.0, now) {
+    if let Some(until) = admission::last_pods(&cache.key(), &users, deleted.0, now) {
         tracing::info!(cache = %cache.key(), "the volumes go after the last pod of a service");
         return Ok(Action::requeue(Duration::try_from(until.duration_since(now)).unwrap_or_default()));
     }

@@ -1,6 +1,6 @@
 //! What the operator knows: one store per kind, and the news that something in one changed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,11 @@ use crate::api::{
 };
 use crate::config::{Config, ConfigError, EgressSettings};
 use crate::live_config::LiveConfig;
+use crate::plan::admission::deletion_waits_for;
 use crate::plan::agent::AGENT_PODS;
 use crate::plan::agent_pods::{self, Stuck};
 use crate::plan::entries::{PlannedCache, is_ready};
-use crate::plan::names::{self, MANAGED_BY, MANAGER};
+use crate::plan::names::{self, CacheKey, MANAGED_BY, MANAGER};
 use crate::plan::users::User;
 use crate::plan::{rivals, source};
 use crate::watch::{Watch, watch};
@@ -59,6 +60,8 @@ pub(super) struct Wanted {
     namespace_caches: Vec<Arc<LocalModelNamespaceCache>>,
     containers: Vec<Arc<ClusterStorageContainer>>,
     egress: EgressSettings,
+    /// The caches in deletion that something uses: they stay planned.
+    held: BTreeSet<CacheKey>,
 }
 
 impl Wanted {
@@ -75,7 +78,12 @@ impl Wanted {
         let fetchable = |cache: &PlannedCache| {
             source::problem(&cache.key, &cache.spec.source_model_uri, &containers, &self.egress).is_none()
         };
-        all.map(|cache| PlannedCache { fetchable: fetchable(&cache), ..cache }).collect()
+        all.map(|cache| PlannedCache {
+            fetchable: fetchable(&cache),
+            deleting: cache.deleting && !self.held.contains(&cache.key),
+            ..cache
+        })
+        .collect()
     }
 
     /// The storage containers.
@@ -132,12 +140,23 @@ impl Stores {
 
     /// The groups and caches as they are now.
     pub(super) fn wanted(&self) -> Wanted {
+        let (caches, namespace_caches) = (self.caches.store.state(), self.namespace_caches.store.state());
+        let of_namespaces = namespace_caches.iter().map(|cache| PlannedCache::from(&**cache));
+        let all = caches.iter().map(|cache| PlannedCache::from(&**cache)).chain(of_namespaces);
+        let in_deletion: Vec<CacheKey> = all.filter(|cache| cache.deleting).map(|cache| cache.key).collect();
+        let held = if in_deletion.is_empty() {
+            BTreeSet::new()
+        } else {
+            let users = self.users();
+            in_deletion.into_iter().filter(|key| deletion_waits_for(key, &users).is_some()).collect()
+        };
         Wanted {
             groups: self.groups_with_shares(),
-            caches: self.caches.store.state(),
-            namespace_caches: self.namespace_caches.store.state(),
+            caches,
+            namespace_caches,
             containers: self.containers.store.state(),
             egress: self.config().egress.clone(),
+            held,
         }
     }
 

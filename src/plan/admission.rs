@@ -139,6 +139,15 @@ pub fn only_pods_of_services(cache: &CacheKey, users: &[User]) -> bool {
     users.iter().filter(|user| user.cache == *cache).all(|user| user.kind == Kind::ServicePod)
 }
 
+/// What a cache in deletion waits for: whoever uses it. Admission refuses to delete such a cache, but is not asked
+/// when its definition is deleted, or when the webhook is not there. Pods of services that have let go of it are
+/// waited for elsewhere, and not for ever.
+pub fn deletion_waits_for(cache: &CacheKey, users: &[User]) -> Option<String> {
+    let users: Vec<User> = users.iter().filter(|user| user.kind != Kind::ServicePod).cloned().collect();
+    let refused = cache_deleted(cache, &users, true).err()?;
+    Some(format!("{refused}: it stays, with its copies, until nothing uses it"))
+}
+
 /// Until when a cache that goes keeps its volumes for pods of services that have let go of it: one may have been
 /// made while its deletion was asked for, and a claim in deletion that a pod has is in the way of a next cache of
 /// this name. Such pods go by themselves, and are not waited for longer than this.

@@ -28,6 +28,9 @@ pub const VOLUMES_TERMINATING: &str = "VolumesTerminating";
 /// A node group's volume specs were changed after volumes had been made from them (G2).
 pub const VOLUMES_OUTDATED: &str = "VolumesOutdated";
 
+/// The cache is in deletion, and something uses it.
+pub const DELETION_WAITS: &str = "DeletionWaits";
+
 /// Copies are still to come by themselves.
 pub const PROGRESSING: &str = "Progressing";
 /// Something does not come right by itself.

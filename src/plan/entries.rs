@@ -32,7 +32,7 @@ pub struct PlannedCache<'a> {
     pub spec: &'a CacheSpec,
     /// When it was made: older caches come first among those that wait for room (C8).
     pub created: Option<Timestamp>,
-    /// Whether it is in deletion; then nothing of it is planned any more.
+    /// Whether it is in deletion, and nothing uses it; then nothing of it is planned any more.
     pub deleting: bool,
     /// Whether anything can download its source; else nothing new of it is planned (C7).
     pub fetchable: bool,

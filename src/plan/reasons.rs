@@ -104,6 +104,9 @@ reasons! {
     SERVING_CLAIM_TOO_WIDE = "ServingClaimTooWide", Cache:
         "KServe or an earlier version made a claim through which pods of its namespace can read all models of the disk.",
         "Scale the workloads of the pods that the message names to 0 and up again: the claim is replaced when no pod uses it.";
+    DELETION_WAITS = "DeletionWaits", Cache:
+        "The cache is in deletion, and something uses it; it stays, with its copies, until nothing does.",
+        "Delete the services and pods that use it.";
     AGENT_NOT_RUNNING = "AgentNotRunning", Both:
         "The agent of a node group does not run on a node; the message holds the kubelet's or scheduler's words.",
         "Do what these words ask for: make the folder, mend the image, free room, or tolerate the taint.";

@@ -3,7 +3,9 @@
 
 mod budgets;
 mod definitions_gone;
+mod deletion;
 mod foreign_names;
+mod labels;
 mod missing_parts;
 mod sources;
 mod stolen_agent;

@@ -39,9 +39,15 @@ pub(crate) async fn documented(world: &World) -> Result<()> {
     kubectl(&["delete", "inferenceservice", SERVICE, "-n", SERVICES]).await.map(drop)
 }
 
-/// What the pods of these namespaces have mounted is one folder of the node's disk: same device, same inode.
+/// What the pods of these namespaces have mounted is one folder of the node's disk, same device, same inode, and its
+/// files are those of the one copy.
 async fn same_bytes(world: &World, namespaces: &[&str]) -> Result<()> {
-    let disk = on_node(NODE, &format!("stat -c %d:%i /models/models/{KEY}")).await?;
+    let served = format!("/models/serve/{KEY}/models/{KEY}");
+    let disk = on_node(NODE, &format!("stat -c %d:%i {served}")).await?;
+    let files =
+        |folder: String| async move { on_node(NODE, &format!("cd {folder} && stat -c %d:%i *")).await };
+    let (stored, shown) = (files(format!("/models/models/{KEY}")).await?, files(served).await?);
+    ensure!(!stored.is_empty() && stored == shown, "the bytes are stored twice: {stored} and {shown}");
     for namespace in namespaces {
         for pod in
             Api::<Pod>::namespaced(world.client.clone(), namespace).list(&ListParams::default()).await?

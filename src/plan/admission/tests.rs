@@ -201,6 +201,20 @@ fn long_lists_end_with_how_many_more_there_are() {
 }
 
 #[test]
+fn a_cache_in_deletion_waits_for_whatever_uses_it() {
+    let (m, other) = (CacheKey::cluster("m"), CacheKey::cluster("other"));
+    assert_eq!(
+        deletion_waits_for(&m, &[user(&other, Kind::Pod, "p"), user(&m, Kind::ServicePod, "q")]),
+        None
+    );
+    for kind in [Kind::InferenceService, Kind::LLMInferenceService, Kind::Pod] {
+        let message = deletion_waits_for(&m, &[user(&m, kind, "s")]).unwrap();
+        assert!(message.starts_with("LocalModelCache m is being used by "), "{message}");
+        assert!(message.ends_with(": it stays, with its copies, until nothing uses it"), "{message}");
+    }
+}
+
+#[test]
 fn a_cache_that_goes_waits_for_the_last_pods_of_services_and_not_for_ever() {
     let (m, n) = (CacheKey::cluster("m"), CacheKey::cluster("n"));
     let pod = user(&m, Kind::ServicePod, "p");
