@@ -84,12 +84,17 @@ impl Error {
     }
 }
 
-/// The API server's own sentence where there is one.
-fn for_people(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+/// The API server's own sentence where there is one, else the innermost cause: the others only say that there is one.
+pub fn for_people(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        let words = if status.message.is_empty() { &status.reason } else { &status.message };
+        return words.trim().to_owned();
     }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// Says what was being done when a call of the API failed.
@@ -115,6 +120,21 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+
+    #[test]
+    fn an_error_is_told_in_the_servers_own_words_and_never_as_a_value() {
+        let status = |message: &str, reason: &str| {
+            let (message, reason) = (message.to_owned(), reason.to_owned());
+            kube::Error::Api(Box::new(Status { code: 404, message, reason, ..Status::default() }))
+        };
+        assert_eq!(
+            for_people(&status("404 page not found\n", "Failed to parse error data")),
+            "404 page not found"
+        );
+        assert_eq!(for_people(&status("", "NotFound")), "NotFound");
+        let io = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
+        assert_eq!(for_people(&kube::Error::Service(io.into())), "connection refused");
+    }
 
     #[test]
     fn each_error_has_a_listed_label() {

@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 use crate::api::ModelStatus;
 use crate::download::{Failure, rate};
 use crate::plan::gate::GateStatus;
+use crate::plan::names::{GATE_MODEL, GATE_NODE};
 
 /// The pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +25,14 @@ const LONGEST: u64 = 64 << 10;
 pub struct Args {
     /// The file in which the node's agent says how the copy fares
     path: PathBuf,
+
+    /// The cache, for people
+    #[arg(long, env = GATE_MODEL, default_value = "")]
+    model: String,
+
+    /// The node, for people
+    #[arg(long, env = GATE_NODE, default_value = "")]
+    node: String,
 
     /// How long it waits while nothing moves, for example `30m`
     #[arg(long, default_value = "30m", value_parser = positive)]
@@ -43,7 +52,8 @@ fn positive(text: &str) -> Result<SignedDuration, String> {
 pub async fn run(args: Args) -> ExitCode {
     let patience = args.patience.unsigned_abs();
     let (path, patience_seconds) = (args.path.display(), patience.as_secs());
-    tracing::info!(%path, patience_seconds, "waiting until the copy on this node is complete");
+    let (model, node) = (args.model.as_str(), args.node.as_str());
+    tracing::info!(model, node, %path, patience_seconds, "waiting until the copy on this node is complete");
     let begun = Instant::now();
     let mut watch = Watch::new(patience);
     let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -57,9 +67,11 @@ pub async fn run(args: Args) -> ExitCode {
         }
         match watch.decide(look(&args.path), begun.elapsed()) {
             Decision::Hold(None) => {}
-            Decision::Hold(Some(line)) => tracing::info!(state = line, "the copy is not complete yet"),
+            Decision::Hold(Some(line)) => {
+                tracing::info!(model, node, state = line, "the copy is not complete yet");
+            }
             Decision::Open => {
-                tracing::info!("the copy is complete");
+                tracing::info!(model, node, "the copy is complete");
                 return ExitCode::SUCCESS;
             }
             Decision::GiveUp(failure) => {

@@ -15,6 +15,8 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
+use crate::error::for_people;
+
 /// What a watch saw. It carries no news of its own: the store has it.
 #[derive(Debug)]
 pub enum Change<'a, K> {
@@ -109,7 +111,7 @@ where
             let event = match event {
                 Ok(event) => event,
                 Err(error) => {
-                    tracing::warn!(kind = %K::kind(&kind), %error, "watch interrupted, trying again");
+                    interrupted(&K::kind(&kind), &error);
                     continue;
                 }
             };
@@ -123,6 +125,22 @@ where
         }
     });
     Watch { store, task }
+}
+
+/// A watch that the API server ends because its version is too old is a matter of course: the kind is listed again.
+fn interrupted(kind: &str, error: &watcher::Error) {
+    let error = match error {
+        watcher::Error::WatchError(status) if status.code == 410 => {
+            tracing::debug!(kind, "watch expired, listing again");
+            return;
+        }
+        watcher::Error::WatchError(status) => status.message.clone(),
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => for_people(error),
+        watcher::Error::NoResourceVersion => error.to_string(),
+    };
+    tracing::warn!(kind, error, "watch interrupted, trying again");
 }
 
 fn readable<K: Resource<DynamicType = ()> + Clone>(event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {

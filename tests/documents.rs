@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use localmodel::api::{ClusterStorageContainer, LocalModelCache, LocalModelNodeGroup, ModelEntry};
 use localmodel::config::{CaBundle, Config};
 use localmodel::download::Settings;
 use localmodel::download::variables::Variables;
 use localmodel::plan::credentials::Injection;
+use localmodel::plan::entries::PlannedCache;
 use localmodel::plan::job::{self, Download};
+use localmodel::plan::pod::{self, Facts};
 use localmodel::plan::recipe::Versions;
-use localmodel::plan::{agent, capacity};
+use localmodel::plan::{agent, capacity, source};
 use regex::Regex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -131,6 +134,44 @@ fn guide() -> (String, BTreeMap<String, Value>) {
     let objects: BTreeMap<_, _> = objects.into_iter().map(|object| (kind(&object), object)).collect();
     assert_eq!(objects.len(), count, "a kind stands there twice");
     (page, objects)
+}
+
+/// The objects of the README's own example.
+fn example() -> BTreeMap<String, Value> {
+    let page = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let block = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(block).unwrap();
+    objects.into_iter().map(|object| (object["kind"].as_str().unwrap().to_owned(), object)).collect()
+}
+
+#[test]
+fn the_deployment_of_the_readme_gets_the_model_of_its_cache() {
+    let objects = example();
+    let group: LocalModelNodeGroup = object(&objects, "LocalModelNodeGroup");
+    let cache: LocalModelCache = object(&objects, "LocalModelCache");
+    let deployment: Deployment = object(&objects, "Deployment");
+    assert!(agent::problems(&group).is_empty());
+    assert_eq!(capacity::never_fits(&cache.spec, &group), None);
+    assert!(source::problem(&cache.spec.source_model_uri, &[]).is_none());
+    let template = deployment.spec.unwrap().template;
+    let made = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
+    let facts = Facts {
+        namespace: "default",
+        cache: Some(PlannedCache::from(&cache)),
+        known: &[],
+        groups: &[std::sync::Arc::new(group)],
+        nodes: &[],
+        image: "localmodel:1",
+        standing_back: None,
+    };
+    let patch = pod::additions(&made, &pod::wish(&made).unwrap(), &facts).unwrap();
+    let mut got = json!(made);
+    json_patch::patch(&mut got, &patch).unwrap();
+    let spec = &got["spec"];
+    assert_eq!(spec["volumes"][0]["persistentVolumeClaim"]["claimName"], "smollm2-135m-workers");
+    assert_eq!(spec["containers"][0]["volumeMounts"][0]["mountPath"], "/models");
+    assert_eq!(spec["initContainers"][0]["name"], "localmodel-wait");
+    assert!(spec["containers"][0]["command"][2].as_str().unwrap().contains("/models"));
 }
 
 /// An object of the guide as its type, which holds all of it and nothing else.

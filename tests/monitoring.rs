@@ -19,6 +19,9 @@ use tokio::net::TcpListener;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring");
 
+/// The address to be replaced by that of one's own copy of the pages.
+const DOCS: &str = "https://docs.example.com/localmodel";
+
 fn read(name: &str) -> String {
     fs::read_to_string(format!("{FOLDER}/{name}")).unwrap()
 }
@@ -161,9 +164,14 @@ fn every_alert_has_a_severity_and_its_paragraph() {
         let severity = alert["labels"]["severity"].as_str().unwrap();
         assert!(["warning", "critical"].contains(&severity), "{alert}");
         let link = alert["annotations"]["runbook_url"].as_str().unwrap();
-        let anchor = link.strip_prefix("docs/troubleshooting.md#localmodel").unwrap();
+        let anchor = link.strip_prefix(&format!("{DOCS}/docs/troubleshooting.md#localmodel")).unwrap();
         assert!(names.iter().any(|name| name == anchor), "{link}: there is no such heading");
         linked.push(anchor.to_owned());
+        // A pager shows the summary alone.
+        let summary = alert["annotations"]["summary"].as_str().unwrap();
+        let is_of_all = ["LocalModelOperatorDown", "LocalModelNoLeader", "LocalModelStandingBack"]
+            .contains(&alert["alert"].as_str().unwrap());
+        assert!(is_of_all || summary.contains("$labels."), "{summary}: it names no object");
     }
     assert_eq!(names, linked, "a paragraph without its alert");
 }
@@ -171,12 +179,20 @@ fn every_alert_has_a_severity_and_its_paragraph() {
 /// The operator's endpoint while it leads a fleet of one cache.
 fn operator() -> Router {
     let cache = CacheCount {
+        namespace: String::new(),
         name: "llama".into(),
         not_ready: None,
+        degraded: None,
         copies: [0, 0, 0, 2, 0],
         failed: BTreeMap::new(),
     };
-    let group = GroupCount { name: "workers".into(), used: 10, limit: Some(100) };
+    let group = GroupCount {
+        name: "workers".into(),
+        used: 10,
+        limit: Some(100),
+        not_ready: None,
+        problems: BTreeSet::new(),
+    };
     let now = Situation {
         leads: true,
         fleet: Some(Fleet { caches: vec![cache], groups: vec![group] }),

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use localmodel::api;
+use localmodel::plan::keys::{self, Writer};
 use localmodel::plan::reasons::{self, Seen};
 use localmodel::telemetry::metrics::{AgentMetrics, Definition, OperatorMetrics};
 use regex::Regex;
@@ -80,6 +81,32 @@ fn objects(page: &mut String) {
     }
 }
 
+fn labels(page: &mut String) {
+    for (title, about, writer) in [
+        (
+            "Labels and annotations that you write",
+            "On a pod, or the template of a Deployment, Job or StatefulSet.",
+            Writer::User,
+        ),
+        (
+            "Labels and annotations that localmodel writes",
+            "For the eye and for selectors; do not change them.",
+            Writer::Ours,
+        ),
+        (
+            "Labels and annotations of KServe that localmodel reads",
+            "KServe writes them on services that use a cache.",
+            Writer::KServe,
+        ),
+    ] {
+        writeln!(page, "## {title}\n\n{about}\n\n| key | kind | on | meaning |\n|---|---|---|---|").unwrap();
+        for key in keys::ALL.iter().filter(|key| key.writer == writer) {
+            writeln!(page, "| `{}` | {} | {} | {} |", key.key, key.kind, key.on, cell(key.meaning)).unwrap();
+        }
+        page.push('\n');
+    }
+}
+
 fn words(page: &mut String, title: &str, about: &str, seen: &[Seen]) {
     writeln!(page, "## {title}\n\n{about}\n\n| word | meaning | what to do |\n|---|---|---|").unwrap();
     for entry in reasons::ALL.iter().filter(|entry| seen.contains(&entry.seen)) {
@@ -106,10 +133,11 @@ fn metrics(page: &mut String, title: &str, about: &str, metrics: &[Definition]) 
 
 fn page() -> String {
     let mut page = String::from(
-        "# Reference\n\nEvery field, condition, reason, Event and metric. This page is made from the code: \
+        "# Reference\n\nEvery field, label, annotation, condition, reason, Event and metric. This page is made from the code: \
          `UPDATE_REFERENCE=1 cargo test --workspace --test reference` writes it, and a test compares it.\n\n",
     );
     objects(&mut page);
+    labels(&mut page);
     words(
         &mut page,
         "Conditions of caches",
@@ -143,10 +171,9 @@ fn page() -> String {
         &[Seen::Gate],
     );
     let about = "At `/metrics`, port 8081 of the operator's pods. Those of caches and groups come from the \
-                 operator that leads.";
+                 operator that leads. Beside them stand the usual `process_*` metrics.";
     metrics(&mut page, "Metrics of the operator", about, &OperatorMetrics::default().definitions());
-    let about =
-        "At `/metrics`, port 8081 of the agents' pods. All have the labels `node` and `node_group`, too.";
+    let about = "At `/metrics`, port 8081 of the agents' pods. All have the labels `node` and `node_group`, too, except the usual `process_*` metrics.";
     metrics(&mut page, "Metrics of agents", about, &AgentMetrics::new("node", "group").definitions());
     page.trim_end().to_owned() + "\n"
 }
@@ -209,6 +236,18 @@ fn every_reason_that_the_code_gives_is_listed() {
         }
     }
     assert!(given.len() > 45, "the places where reasons are given are found: {given:?}");
+}
+
+#[test]
+fn every_label_and_annotation_is_listed() {
+    let text = fs::read_to_string(Path::new(ROOT).join("src/plan/names.rs")).unwrap();
+    let key = Regex::new(r#"pub const [A-Z_]+: &str = "([a-z.]+kserve\.io/[a-z-]+)";"#).unwrap();
+    let listed: BTreeSet<&str> = keys::ALL.iter().map(|key| key.key).collect();
+    let found: BTreeSet<&str> =
+        key.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()).collect();
+    assert!(found.len() > 20, "the keys are found: {found:?}");
+    let unlisted: Vec<_> = found.difference(&listed).filter(|key| !key.ends_with("/finalizer")).collect();
+    assert!(unlisted.is_empty(), "say in src/plan/keys.rs what they mean: {unlisted:?}");
 }
 
 /// The arguments of each log line of a source, with its place.

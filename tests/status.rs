@@ -30,6 +30,23 @@ fn the_help_says_how_the_command_was_called() {
 }
 
 #[test]
+fn a_context_that_there_is_not_is_told_with_those_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    let context = |name: &str| format!("- name: {name}\n  context: {{cluster: c, user: u}}\n");
+    let text = format!("apiVersion: v1\nkind: Config\ncontexts:\n{}{}", context("prod"), context("dev"));
+    std::fs::write(&file, text).unwrap();
+    let output = run(Path::new(BINARY), &["status", "--context", "nope"], file.to_str().unwrap());
+    let said = text_of(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("has no context \"nope\": it has dev, prod"), "{said}");
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stderr)
+}
+
+#[test]
 fn without_a_cluster_one_line_says_what_to_do() {
     let output = run(Path::new(BINARY), &["status"], "/nonexistent/kubeconfig");
     let said = text(&output.stderr);

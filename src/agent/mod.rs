@@ -193,6 +193,7 @@ impl Agent {
             () = pulse.lost() => return,
         };
         self.metrics.pass(begun, &result);
+        self.metrics.interval(config.pass_interval_seconds);
         self.metrics.config(self.config.problem().is_some());
         let pause = match result {
             Ok(wake) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::source::SUPPORTED;
+use crate::api::quantity::human;
 
 /// The result of anything in this module.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -126,7 +127,7 @@ pub enum Error {
     Reserved { source_uri: String, path: String },
     #[error("{} cannot be used: a symlink, a file or a folder stands in its way; remove that", .0.display())]
     InTheWay(PathBuf),
-    #[error("no room in {}: {needed} bytes are needed and {free} are free", .dest.display())]
+    #[error("not enough space in {}: {} needed, {} free", .dest.display(), human((*.needed).into()), human((*.free).into()))]
     NoRoom { dest: PathBuf, needed: u64, free: u64 },
     #[error("the disk of {} is full: free some space or use a larger disk", .0.display())]
     DiskFull(PathBuf),

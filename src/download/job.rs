@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(error.reason(), Reason::DiskFull);
         let text = error.to_string();
         assert!(
-            text.contains("/mnt/models") && text.contains("11 bytes") && text.contains("10 are free"),
+            text.contains("/mnt/models") && text.contains("11 B needed") && text.contains("10 B free"),
             "{text}"
         );
     }

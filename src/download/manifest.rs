@@ -176,6 +176,11 @@ impl Manifest {
         store.write(CORRUPT, &json)
     }
 
+    /// Whether files are recorded as corrupt.
+    pub(crate) fn has_record(store: &Store) -> bool {
+        !recorded_corrupt(store).is_empty()
+    }
+
     /// Records that a file was read and found corrupt, beside what is recorded already.
     pub(crate) fn add_corrupt(store: &Store, path: &str) -> Result<()> {
         let mut paths = recorded_corrupt(store);

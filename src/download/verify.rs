@@ -58,8 +58,11 @@ pub async fn verify(dest: &Path) -> Result<Vec<Damage>> {
     let readers = std::thread::available_parallelism().map_or(1, usize::from);
     let (_, corrupt) = check(&store, readers, files).await?;
     let corrupt: Vec<String> = corrupt.into_iter().map(|file| file.path).collect();
-    if let Err(error) = Manifest::record_corrupt(&store, &corrupt) {
-        tracing::warn!(%error, "what is corrupt is told, but cannot be recorded for the next download");
+    // A whole copy that has no record needs none, also where nothing can be written.
+    if (!corrupt.is_empty() || Manifest::has_record(&store))
+        && let Err(error) = Manifest::record_corrupt(&store, &corrupt)
+    {
+        tracing::warn!(%error, "cannot record the result for the next download");
     }
     damages.extend(corrupt.into_iter().map(|path| Damage { path, kind: DamageKind::Corrupt }));
     damages.sort_by(|one, other| one.path.cmp(&other.path));

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, broadcast};
 
 use super::news::Touched;
+use crate::error::for_people;
 use crate::plan::names::{POD_MODEL, SERVICE_MODEL};
 use crate::plan::users::{self, Kind, User};
 use crate::watch::{Change, Watch, watch_metadata};
@@ -161,7 +162,7 @@ impl Following {
                 }
                 (false, false) => {
                     if let Err(why) = self.start().await {
-                        tracing::info!(kind = self.kind.name(), why, "not served yet, looking again");
+                        tracing::info!(kind = self.kind.name(), why, "CRD not served yet, retrying");
                         tokio::time::sleep(LOOKUP).await;
                         look.notify_one();
                     }
@@ -172,7 +173,7 @@ impl Following {
     }
 
     async fn start(&self) -> Result<(), String> {
-        let group = discovery::group(&self.client, GROUP).await.map_err(|error| error.to_string())?;
+        let group = discovery::group(&self.client, GROUP).await.map_err(|error| for_people(&error))?;
         // Not in the group's recommended version alone: the kinds have versions of their own.
         let mut resources = group.resources_by_stability().into_iter();
         let (resource, _) = resources

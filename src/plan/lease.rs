@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
@@ -57,6 +57,18 @@ fn held(before: Option<&LeaseSpec>, mine: bool, me: &str, now: Timestamp) -> Lea
     }
 }
 
+/// How long after its last word a holder is taken for gone by somebody who only looks once. Clocks may differ.
+const SILENT: SignedDuration = SignedDuration::from_secs(60);
+
+/// Whether an operator holds the lease, as far as one look can tell; else since when none does.
+pub fn is_held(lease: Option<&Lease>, now: Timestamp) -> Result<(), Option<Timestamp>> {
+    let spec = lease.and_then(|lease| lease.spec.as_ref());
+    let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
+    let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).filter(|holder| !holder.is_empty());
+    let is_recent = renewed.is_some_and(|renewed| now.duration_since(renewed) < SILENT);
+    if holder.is_some() && is_recent { Ok(()) } else { Err(renewed) }
+}
+
 /// What a holder writes that leaves: the next one need not wait.
 pub fn released(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
     LeaseSpec { holder_identity: Some(String::new()), renew_time: Some(MicroTime(now)), ..before.clone() }
@@ -64,8 +76,6 @@ pub fn released(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -118,6 +128,18 @@ mod tests {
         let back = Lease { spec: Some(back), ..Lease::default() };
         let spec = lease(step(Some(&back), "b", Duration::ZERO, NOW)).spec.unwrap();
         assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("b"), Some(2)));
+    }
+
+    #[test]
+    fn who_looks_once_takes_a_lease_for_held_while_its_holder_spoke_a_minute_ago() {
+        let lease = of("a");
+        let later = |seconds| NOW + SignedDuration::from_secs(seconds);
+        assert_eq!(is_held(Some(&lease), later(59)), Ok(()));
+        assert_eq!(is_held(Some(&lease), later(-3600)), Ok(()), "a clock that is behind");
+        assert_eq!(is_held(Some(&lease), later(60)), Err(Some(NOW)));
+        assert_eq!(is_held(None, NOW), Err(None));
+        let back = Lease { spec: Some(released(&lease.spec.unwrap(), later(1))), ..Lease::default() };
+        assert_eq!(is_held(Some(&back), later(2)), Err(Some(later(1))));
     }
 
     #[test]

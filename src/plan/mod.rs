@@ -19,6 +19,7 @@ pub mod gate;
 pub mod job;
 pub mod job_limits;
 pub mod job_view;
+pub mod keys;
 pub mod lease;
 pub mod list_budget;
 pub mod local_status;

@@ -76,6 +76,10 @@ pub const POD_GATE: &str = "localmodel.kserve.io/gate";
 pub const MODEL_VOLUME: &str = "kserve-pvc-source";
 /// The gate: an init container that waits until the copy on its node is complete (S11).
 pub const GATE_CONTAINER: &str = "localmodel-wait";
+/// The gate's variable with the cache, for its log.
+pub const GATE_MODEL: &str = "LOCALMODEL_MODEL";
+/// The gate's variable with the node, for its log.
+pub const GATE_NODE: &str = "LOCALMODEL_NODE";
 /// What our node labels begin with; a warm node carries `<prefix><storage key>=<group>`.
 pub const WARM_PREFIX: &str = "localmodel.kserve.io/";
 /// The finalizer of a cluster cache (KServe's).

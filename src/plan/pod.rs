@@ -300,7 +300,7 @@ fn preference_and_gate(
     if is_left_out || init.iter().any(|container| container.name == GATE_CONTAINER) {
         return;
     }
-    let gate = parts::gate(facts.image, key);
+    let gate = parts::gate(facts.image, &cache.key.to_string(), key);
     patch.0.push(match spec.init_containers {
         Some(_) => add(&["spec", "initContainers", "0"], gate),
         None => add(&["spec", "initContainers"], json!([gate])),

@@ -1,12 +1,16 @@
 //! The fleet as a person wants to know it: each cache with its copies, what stands in the way and how
 //! often, the room of the node groups; what is worst comes first. Also what `-o json` prints.
 
+mod why;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
+
+pub use why::{Why, why};
 
 use super::objects::{Cache, Group, Seen};
 use super::pace::History;
@@ -65,6 +69,11 @@ pub struct Fleet {
     pub node_groups: Vec<GroupView>,
     /// The disks that cannot be used.
     pub disks: Vec<DiskView>,
+    /// Nodes that keep copies and belong to no group any more: no agent runs there.
+    pub left_behind: Vec<String>,
+    /// Why all of this may be stale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale: Option<String>,
     /// What could not be seen, and why.
     pub notes: Vec<String>,
 }
@@ -99,7 +108,7 @@ pub struct CacheView {
     pub node_groups: Vec<String>,
     /// The worst of it.
     pub state: State,
-    /// Whether there are copies and all are complete.
+    /// Whether at least one copy is available and no node that is ready lacks its copy.
     pub warm: bool,
     /// Whether it is in deletion.
     pub deleting: bool,
@@ -176,26 +185,6 @@ pub struct Detail {
     pub finished: Option<Time>,
 }
 
-/// One reason, of however many copies and caches.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Why {
-    /// What comes of it.
-    pub state: State,
-    /// The reason; nobody has told any where it is absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The message that is told most often.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// How many copies.
-    pub copies: usize,
-    /// Of which caches.
-    pub caches: BTreeSet<String>,
-    /// On which nodes.
-    pub nodes: BTreeSet<String>,
-}
-
 /// One node group.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -252,7 +241,13 @@ pub fn fleet(seen: &Seen, history: &History, now: Timestamp) -> Fleet {
     let mut disks: Vec<DiskView> = disks.flat_map(|(node, status)| bad_disks(node, &status.disks)).collect();
     disks.sort();
     let reasons = why(&caches);
-    Fleet { time: Time(now), caches, reasons, node_groups, disks, notes: seen.notes.clone() }
+    let has_agent = |name: &&String| seen.nodes.iter().any(|node| node.metadata.name == **name);
+    let mut left_behind: Vec<String> =
+        seen.labelled.iter().filter(|name| !has_agent(name)).cloned().collect();
+    left_behind.sort();
+    let stale = seen.operator.stale(&seen.caches, now);
+    let notes = seen.notes.clone();
+    Fleet { time: Time(now), caches, reasons, node_groups, disks, left_behind, stale, notes }
 }
 
 /// The view of one cache.
@@ -270,7 +265,7 @@ pub fn view(cache: &Cache, history: &History, now: Timestamp) -> CacheView {
     nodes.sort_by(|a, b| (a.state, &a.detail.reason, &a.node).cmp(&(b.state, &b.detail.reason, &b.node)));
     let copies = count(&nodes, status);
     let problems = problems(&status.conditions, &copies);
-    let warm = copies.total > 0 && copies.complete == copies.total;
+    let warm = is_warm(&status.conditions, &copies);
     let size = cache.spec.model_size.as_ref();
     let bytes = size.and_then(|size| u64::try_from(quantity::bytes(size).ok()?).ok());
     let (bytes_done, bytes_total) = sums(&nodes, &copies, bytes.unwrap_or(0));
@@ -290,6 +285,14 @@ pub fn view(cache: &Cache, history: &History, now: Timestamp) -> CacheView {
         seconds_left: nodes.iter().filter_map(|copy| copy.seconds_left).max(),
         problems,
         nodes,
+    }
+}
+
+/// As condition `Ready` has it, from the same list of reasons. KServe's own definitions keep no conditions.
+fn is_warm(conditions: &[Condition], copies: &Counts) -> bool {
+    match conditions.iter().find(|condition| condition.type_ == READY) {
+        Some(ready) => ready.status == "True",
+        None => copies.complete > 0 && copies.complete + copies.node_not_ready == copies.total,
     }
 }
 
@@ -400,44 +403,6 @@ fn problems(conditions: &[Condition], copies: &Counts) -> Vec<Told> {
         problems.push(ready.map_or_else(silent, told));
     }
     problems
-}
-
-/// The reasons of copies that are not complete, or on their way but held up, and of caches: the worst and
-/// most frequent first.
-pub fn why(caches: &[CacheView]) -> Vec<Why> {
-    let mut groups =
-        BTreeMap::<(State, Option<&str>), Vec<(&CacheView, Option<&CopyView>, Option<&str>)>>::new();
-    for cache in caches {
-        for problem in &cache.problems {
-            let group = groups.entry((State::Blocked, Some(&problem.reason))).or_default();
-            group.push((cache, None, Some(&problem.message)));
-        }
-        for copy in cache.nodes.iter().filter(|copy| copy.is_held_up()) {
-            let group = groups.entry((copy.state, copy.detail.reason.as_deref())).or_default();
-            group.push((cache, Some(copy), copy.detail.message.as_deref()));
-        }
-    }
-    let mut all: Vec<Why> = groups
-        .into_iter()
-        .map(|((state, reason), told)| Why {
-            state,
-            reason: reason.map(Into::into),
-            message: most_frequent(told.iter().filter_map(|(_, _, message)| *message)).map(Into::into),
-            copies: told.iter().filter(|(_, copy, _)| copy.is_some()).count(),
-            caches: told.iter().map(|(cache, _, _)| cache.key().to_string()).collect(),
-            nodes: told.iter().filter_map(|(_, copy, _)| Some(copy.as_ref()?.node.clone())).collect(),
-        })
-        .collect();
-    all.sort_by_key(|why| (why.state, Reverse((why.copies, why.caches.len()))));
-    all
-}
-
-fn most_frequent<'a>(messages: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let mut counts = BTreeMap::<&str, usize>::new();
-    for message in messages {
-        *counts.entry(message).or_default() += 1;
-    }
-    counts.into_iter().max_by_key(|(message, count)| (*count, Reverse(*message))).map(|(message, _)| message)
 }
 
 /// The view of one node group.

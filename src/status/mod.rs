@@ -155,6 +155,13 @@ enum View {
 }
 
 impl View {
+    fn stale(&self) -> Option<&str> {
+        match self {
+            Self::Fleet(fleet) => fleet.stale.as_deref(),
+            Self::Story(story) => story.stale.as_deref(),
+        }
+    }
+
     fn lines(&self, width: usize) -> Vec<Line> {
         match self {
             Self::Fleet(fleet) => draw::fleet(fleet, width),
@@ -174,7 +181,9 @@ async fn show(
     let mut history = History::default();
     let mut view = look(client, args, key.as_ref(), &mut history).await?;
     if !args.watch {
-        return print(&view, args, args.look(screen()), out).doing(|| "printing".into());
+        print(&view, args, args.look(screen()), out).doing(|| "printing".into())?;
+        // A script must not go on as if all of this were so.
+        return view.stale().map_or(Ok(()), |stale| Err(Error::Setup(stale.to_owned())));
     }
     let is_drawn_anew = args.output == Output::Text && screen().is_terminal;
     if is_drawn_anew {
@@ -206,13 +215,27 @@ async fn look(
 ) -> Result<View, Error> {
     Ok(match key {
         None => {
-            let seen = read::fleet(client, args.namespace.as_deref()).await?;
+            let mut notes = Vec::new();
+            let (seen, (operator, note), _) = tokio::join!(
+                read::fleet(client, args.namespace.as_deref()),
+                read::operator(client, &args.operator_namespace),
+                read::settings(client, &args.operator_namespace, &mut notes),
+            );
+            let mut seen = seen?;
+            seen.operator = operator;
+            seen.notes.extend(note.into_iter().chain(notes));
             let now = Timestamp::now();
             history.see(&seen.caches, now);
             View::Fleet(fleet::fleet(&seen, history, now))
         }
         Some(key) => {
-            let seen = read::story(client, key, &args.operator_namespace, args.log_lines).await?;
+            let (seen, (operator, note)) = tokio::join!(
+                read::story(client, key, &args.operator_namespace, args.log_lines),
+                read::operator(client, &args.operator_namespace),
+            );
+            let mut seen = seen?;
+            seen.operator = operator;
+            seen.notes.extend(note);
             let now = Timestamp::now();
             history.see(std::slice::from_ref(&seen.cache), now);
             View::Story(Box::new(story::story(&seen, history, now)))
@@ -253,6 +276,8 @@ fn draw_anew(
     out.flush()
 }
 
+#[cfg(test)]
+mod failures;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]

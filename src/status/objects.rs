@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
@@ -111,6 +112,40 @@ impl Cache {
     }
 }
 
+/// What is known of the operator, which writes what is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Operator {
+    /// It could not be asked.
+    #[default]
+    Unknown,
+    /// One runs.
+    Running,
+    /// None runs, and this is when one spoke last, where that is known.
+    Gone(Option<Timestamp>),
+}
+
+impl Operator {
+    /// Why what is shown may be stale. KServe's own definitions keep no conditions: there somebody else writes.
+    pub fn stale(self, caches: &[Cache], now: Timestamp) -> Option<String> {
+        let Self::Gone(spoke) = self else { return None };
+        let statuses = || caches.iter().filter_map(|cache| cache.status.as_ref());
+        let conditions = || statuses().flat_map(|status| &status.conditions);
+        if !caches.is_empty() && conditions().next().is_none() {
+            return None;
+        }
+        let ago = |time: Timestamp| super::draw::age(time, now);
+        let newest = conditions().map(|condition| condition.last_transition_time.0).max();
+        let since = match (spoke, newest) {
+            (Some(spoke), _) => format!("the last one reported {} ago", ago(spoke)),
+            (None, Some(newest)) => {
+                format!("there is no Lease, and the newest change is {} old", ago(newest))
+            }
+            (None, None) => "there is no Lease".to_owned(),
+        };
+        Some(format!("no operator is running ({since}): what is shown may be stale"))
+    }
+}
+
 /// All that one look at the fleet sees.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -120,6 +155,10 @@ pub struct Seen {
     pub groups: Vec<Group>,
     /// The nodes.
     pub nodes: Vec<Node>,
+    /// The nodes of Kubernetes that have labels of copies.
+    pub labelled: Vec<String>,
+    /// The operator.
+    pub operator: Operator,
     /// What could not be seen, and why.
     pub notes: Vec<String>,
 }

@@ -2,27 +2,31 @@
 //! at hand (`resourceVersion=0`): nothing is written on what they say. Only the caches have to be readable;
 //! of all else that is refused the reader is told.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::{GetParams, ListParams, LogParams};
-use kube::config::KubeConfigOptions;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Request;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::fleet::{CacheView, State};
-use super::objects::{Cache, Group, Listed, Node, Seen, WholeNode};
+use super::objects::{Cache, Group, Listed, Node, Operator, Seen, WholeNode};
 use super::pace::History;
 use super::story;
 use crate::api::{LocalModelCache, LocalModelNamespaceCache, LocalModelNode, LocalModelNodeGroup};
 use crate::config::Config;
-use crate::error::Error;
-use crate::plan::job_view;
-use crate::plan::names::{CONFIG_MAP, CacheKey, JOB_MODEL, JOB_NAMESPACE, JOB_NODE, label_value};
+use crate::error::{self, Error};
+use crate::plan::names::{
+    CONFIG_MAP, CacheKey, JOB_MODEL, JOB_NAMESPACE, JOB_NODE, is_warm_label, label_value,
+};
+use crate::plan::{job_view, lease};
 
 /// A server that does not answer by then is not there.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -41,6 +45,7 @@ pub async fn client(context: Option<String>) -> Result<Client, Error> {
             .await
             .map_err(|error| error.source().map_or_else(|| error.to_string(), ToString::to_string)),
         Some(context) => {
+            is_context(&context)?;
             let options = KubeConfigOptions { context: Some(context), ..KubeConfigOptions::default() };
             kube::Config::from_kubeconfig(&options).await.map_err(|error| error.to_string())
         }
@@ -56,13 +61,27 @@ pub async fn client(context: Option<String>) -> Result<Client, Error> {
     Client::try_from(config).map_err(|error| told(&format!("connecting to {server}"), &error))
 }
 
+/// Refuses a context that the kubeconfig does not have, with those that it has. What else is wrong with the file is
+/// for the client to say.
+fn is_context(context: &str) -> Result<(), Error> {
+    let Ok(kubeconfig) = Kubeconfig::read() else { return Ok(()) };
+    let mut names: Vec<String> = kubeconfig.contexts.into_iter().map(|context| context.name).collect();
+    if names.iter().any(|name| name == context) {
+        return Ok(());
+    }
+    names.sort();
+    let there = if names.is_empty() { "it has none".into() } else { format!("it has {}", names.join(", ")) };
+    Err(Error::Setup(format!("the kubeconfig has no context {context:?}: {there}")))
+}
+
 /// Looks at the whole fleet; of namespace caches at those of one namespace, if one is given.
 pub async fn fleet(client: &Client, namespace: Option<&str>) -> Result<Seen, Error> {
-    let (caches, of_namespaces, groups, nodes) = tokio::join!(
+    let (caches, of_namespaces, groups, nodes, labelled) = tokio::join!(
         list::<LocalModelCache, Cache>(client, None),
         list::<LocalModelNamespaceCache, Cache>(client, namespace),
         list::<LocalModelNodeGroup, Group>(client, None),
         list::<LocalModelNode, Node>(client, None),
+        labelled(client),
     );
     let mut seen = Seen::default();
     seen.caches = match caches {
@@ -75,8 +94,46 @@ pub async fn fleet(client: &Client, namespace: Option<&str>) -> Result<Seen, Err
     };
     seen.caches.extend(or_note(of_namespaces, "LocalModelNamespaceCaches", &mut seen.notes));
     seen.groups = or_note(groups, "LocalModelNodeGroups", &mut seen.notes);
+    // Of nodes that cannot be seen nobody knows whether an agent runs there.
+    if nodes.is_ok() {
+        seen.labelled = or_note(labelled, "Nodes", &mut seen.notes);
+    }
     seen.nodes = or_note(nodes, "LocalModelNodes", &mut seen.notes);
     Ok(seen)
+}
+
+/// Asks whether an operator runs.
+pub async fn operator(client: &Client, namespace: &str) -> (Operator, Option<String>) {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    match leases.get_opt(lease::NAME).await {
+        Ok(found) => match lease::is_held(found.as_ref(), jiff::Timestamp::now()) {
+            Ok(()) => (Operator::Running, None),
+            Err(spoke) => (Operator::Gone(spoke), None),
+        },
+        Err(error) if code(&error) == Some(404) => (Operator::Gone(None), None),
+        Err(error) => {
+            (Operator::Unknown, Some(note(&format!("Lease {} in {namespace}", lease::NAME), &error)))
+        }
+    }
+}
+
+/// The settings; those by default, and a note, where they cannot be read.
+pub async fn settings(client: &Client, namespace: &str, notes: &mut Vec<String>) -> Config {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let what = format!("ConfigMap {CONFIG_MAP} in {namespace}");
+    let map = or_note(maps.get_opt(CONFIG_MAP).await, &what, notes);
+    Config::read(map.as_ref()).unwrap_or_else(|error| {
+        notes.push(format!("{what}: {error}; the operator goes on with the last good settings"));
+        Config::default()
+    })
+}
+
+/// The nodes with labels of copies, of which nothing but the labels is read.
+async fn labelled(client: &Client) -> kube::Result<Vec<String>> {
+    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
+    let nodes = nodes.list_metadata(&ListParams::default().match_any()).await?.items.into_iter();
+    let is_labelled = |labels: &BTreeMap<String, String>| labels.keys().any(|label| is_warm_label(label));
+    Ok(nodes.filter(|node| is_labelled(node.labels())).map(|node| node.name_any()).collect())
 }
 
 /// Looks at one cache.
@@ -164,10 +221,7 @@ async fn events(client: &Client, key: &CacheKey) -> kube::Result<Vec<Event>> {
 /// The cache's Jobs, and the log of the one that failed last.
 async fn jobs(client: &Client, view: &CacheView, operator_namespace: &str, log_lines: u32) -> story::Seen {
     let mut seen = story::Seen::default();
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), operator_namespace);
-    let what = format!("ConfigMap {CONFIG_MAP} in {operator_namespace}");
-    let map = or_note(maps.get_opt(CONFIG_MAP).await, &what, &mut seen.notes);
-    seen.job_namespace = Config::read(map.as_ref()).unwrap_or_default().job_namespace;
+    seen.job_namespace = settings(client, operator_namespace, &mut seen.notes).await.job_namespace;
     let namespace = match &view.namespace {
         None => format!("!{JOB_NAMESPACE}"),
         Some(namespace) => format!("{JOB_NAMESPACE}={namespace}"),
@@ -312,17 +366,9 @@ fn told(doing: &str, error: &kube::Error) -> Error {
     Error::Setup(format!("{doing}: {}: {advice}", for_people(error)))
 }
 
-/// The server's own sentence, or the innermost cause: the others only say that there is one.
+/// On one line, without what would move the cursor.
 fn for_people(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error {
-        let words = if status.message.is_empty() { &status.reason } else { &status.message };
-        return one_line(words);
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    one_line(&cause.to_string())
+    one_line(&error::for_people(error))
 }
 
 fn one_line(text: &str) -> String {

@@ -101,17 +101,21 @@ pub(super) fn mixtral() -> Value {
         ("gpu-a", downloading(56 * GIB, 87 * GIB)),
         ("gpu-b", with_reason("NodeDownloadError", "RepositoryGated", GATED)),
         ("gpu-c", complete(87 * GIB)),
-        ("gpu-d", with_reason("NodeDownloadPending", "SecretNotFound", "secret \"hf-secret\" not found")),
         (
-            "gpu-e",
-            with_reason("NodeNotReady", "NodeNotReady", "the kubelet does not report this node as ready"),
+            "gpu-d",
+            with_reason(
+                "NodeDownloadPending",
+                "SecretNotFound",
+                "secret \"hf-secret\" not found in namespace kserve-localmodel-jobs",
+            ),
         ),
+        ("gpu-e", with_reason("NodeNotReady", "NodeNotReady", "node is NotReady")),
     ];
     let ready = condition(
         "Ready",
         "False",
-        "DownloadFailed",
-        "1 of 5 copies are available; on gpu-b: acme/mixtral-8x7b-instruct is gated",
+        "RepositoryGated",
+        "1/5 copies available, 1 on a NotReady node; 1/5 copies failed; on gpu-b: acme/mixtral-8x7b-instruct is gated",
     );
     let mut cache = cache("mixtral-8x7b-instruct", "90Gi", &nodes, &[ready]);
     cache["spec"]["storage"] = json!({"key": "hub"});
@@ -122,8 +126,8 @@ pub(super) fn mixtral() -> Value {
 /// Caches of the cluster.
 pub(super) fn caches() -> Vec<Value> {
     let warm = [("gpu-a", complete(15 * GIB)), ("gpu-b", complete(15 * GIB)), ("gpu-c", complete(15 * GIB))];
-    let available = condition("Ready", "True", "Available", "3 of 3 copies are available");
-    let capacity = "90Gi are asked, 1500Gi of 1700G are used on gpu-a, gpu-b, gpu-c; delete caches or raise storageLimit of workers";
+    let available = condition("Ready", "True", "Available", "3/3 copies available");
+    let capacity = "needs 90 GiB; LocalModelNodeGroup workers allows 1.5 TiB per node (1.4 TiB used on gpu-a, 1.4 TiB used on gpu-b, 1.4 TiB used on gpu-c): delete a cache of the group or raise its storageLimit";
     let blocked = [
         condition("InsufficientCapacity", "True", "InsufficientCapacity", capacity),
         condition("Ready", "False", "InsufficientCapacity", capacity),
@@ -141,7 +145,7 @@ pub(super) fn caches() -> Vec<Value> {
             "qwen3-4b",
             "8Gi",
             &[("gpu-a", held_up), ("gpu-b", complete(8 * GIB))],
-            &[condition("Ready", "False", "Downloading", "1 of 2 copies are available")],
+            &[condition("Ready", "False", "Downloading", "1/2 copies available")],
         ),
     ]
 }
@@ -159,7 +163,7 @@ pub(super) fn groups() -> Vec<Value> {
         json!({
             "metadata": {"name": "workers"},
             "spec": {"storageLimit": "1700G", "persistentVolumeSpec": path},
-            "status": {"used": "1500Gi", "available": "89387264k", "conditions": [condition("Ready", "True", "AgentsApplied", "volumes and agents are as wanted")]},
+            "status": {"used": "1500Gi", "available": "83.24Gi", "conditions": [condition("Ready", "True", "AgentsApplied", "volumes and agents are up to date")]},
         }),
         json!({
             "metadata": {"name": "archive"},
@@ -197,7 +201,7 @@ pub(super) fn large(troubled: usize) -> Vec<Cache> {
                 with_reason("NodeDownloadPending", "Unschedulable", full)
             }
             (true, 150..200) => downloading(GIB * i64::try_from(number % 7).unwrap_or(0), 8 * GIB),
-            (true, 200..210) => with_reason("NodeNotReady", "NodeNotReady", "the kubelet is silent"),
+            (true, 200..210) => with_reason("NodeNotReady", "NodeNotReady", "node is NotReady"),
             _ => complete(8 * GIB),
         };
         (0..1000).map(|number| (format!("node-{number:04}.example.internal"), of(number))).collect()

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
 
 use super::fleet::{self, CacheView, CopyView, DiskView, GroupView, State};
-use super::objects::{Cache, Group};
+use super::objects::{Cache, Group, Operator};
 use super::pace::History;
 use crate::api::node::LocalModelNodeStatus;
 use crate::api::source::storage_key;
@@ -56,6 +56,8 @@ pub struct Seen {
     pub events: Vec<Event>,
     /// The log of the Job that failed last.
     pub log: Option<Log>,
+    /// The operator.
+    pub operator: Operator,
     /// What could not be seen, and why.
     pub notes: Vec<String>,
 }
@@ -96,6 +98,9 @@ pub struct Story {
     /// The last lines of the Job that failed last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<Log>,
+    /// Why all of this may be stale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale: Option<String>,
     /// What could not be seen, and why.
     pub notes: Vec<String>,
 }
@@ -168,6 +173,7 @@ pub fn story(seen: &Seen, history: &History, now: Timestamp) -> Story {
         used_by: users(&status),
         events: happened(&seen.events, seen.cache.metadata.uid.as_deref()),
         log: seen.log.clone(),
+        stale: seen.operator.stale(std::slice::from_ref(&seen.cache), now),
         notes: seen.notes.clone(),
         conditions: status.conditions,
         cache,

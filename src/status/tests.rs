@@ -20,6 +20,8 @@ const NODES: &str = "/apis/serving.kserve.io/v1alpha1/localmodelnodes";
 const CACHE: &str = "/apis/serving.kserve.io/v1alpha1/localmodelcaches/mixtral-8x7b-instruct";
 const NODE: &str = "/apis/serving.kserve.io/v1alpha1/localmodelnodes/gpu-b";
 const EVENTS: &str = "/api/v1/namespaces/default/events";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kserve/leases/localmodel-operator";
+const KUBERNETES_NODES: &str = "/api/v1/nodes";
 const CONFIG: &str = "/api/v1/namespaces/kserve/configmaps/inferenceservice-config";
 const JOBS: &str = "/apis/batch/v1/namespaces/jobs/jobs";
 const PODS: &str = "/api/v1/namespaces/jobs/pods";
@@ -47,6 +49,23 @@ fn list(items: impl IntoIterator<Item = Value>) -> String {
         .to_string()
 }
 
+/// The operator's Lease, renewed so long ago.
+fn lease(holder: &str, ago: jiff::SignedDuration) -> String {
+    let renewed = (Timestamp::now() - ago).to_string();
+    json!({"metadata": {"name": "localmodel-operator"}, "spec": {"holderIdentity": holder, "renewTime": renewed}})
+        .to_string()
+}
+
+/// Nodes with the label of a copy, and one without.
+fn labelled(names: &[&str]) -> String {
+    let label = format!("{}{}", crate::plan::names::WARM_PREFIX, "70ec9458ee15a1dc");
+    let node = |name: &&str| json!({"metadata": {"name": name, "labels": {(label.as_str()): "workers"}}});
+    let plain = json!({"metadata": {"name": "plain", "labels": {"localmodel.kserve.io/other": "x"}}});
+    let items: Vec<Value> = names.iter().map(node).chain([plain]).collect();
+    json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": items})
+        .to_string()
+}
+
 /// A cluster with the sample fleet.
 fn cluster() -> Server {
     let settings = json!({"jobNamespace": "jobs"}).to_string();
@@ -58,6 +77,8 @@ fn cluster() -> Server {
         (NODES, list(samples::nodes())),
         (CACHE, samples::mixtral().to_string()),
         (NODE, samples::nodes().swap_remove(1).to_string()),
+        (LEASE, lease("operator-1", jiff::SignedDuration::ZERO)),
+        (KUBERNETES_NODES, labelled(&["gpu-a", "gpu-b", "gpu-f"])),
         (EVENTS, list([gated])),
         (CONFIG, json!({"metadata": {}, "data": {"localModel": settings}}).to_string()),
         (JOBS, list([stories::failed("gpu-b")])),
@@ -126,8 +147,65 @@ async fn the_fleet_is_listed_from_what_the_server_has_at_hand_and_printed() {
         &["2 of 5 caches warm", "RepositoryGated", "DiskNotWritable", "search/reranker", "archive"],
     );
     let asked = asked.lock().unwrap();
-    assert_eq!(asked.len(), 4, "{asked:?}");
-    assert!(asked.iter().all(|uri| uri.contains("resourceVersion=0")), "{asked:?}");
+    let (lists, objects): (Vec<&String>, Vec<&String>) =
+        asked.iter().partition(|uri| uri.contains("resourceVersion=0"));
+    assert_eq!((lists.len(), objects.len()), (5, 2), "{asked:?}");
+    assert!(objects.iter().all(|uri| [LEASE, CONFIG].contains(&uri.as_str())), "{asked:?}");
+}
+
+#[tokio::test]
+async fn without_an_operator_the_first_line_says_so_and_a_script_does_not_go_on() {
+    let old = jiff::SignedDuration::from_mins(182);
+    for (body, words) in [
+        (Some(lease("operator-1", old)), "no operator is running (the last one reported 3h 2m ago): what is"),
+        (
+            Some(lease("", jiff::SignedDuration::from_secs(5))),
+            "no operator is running (the last one reported 5s",
+        ),
+        (None, "no operator is running (there is no Lease, and the newest change is"),
+    ] {
+        for line in ["", "mixtral-8x7b-instruct", "-o json"] {
+            let mut server = cluster();
+            match &body {
+                Some(body) => drop(server.answers.insert(LEASE, (200, body.clone()))),
+                None => drop(server.answers.remove(LEASE)),
+            }
+            let (result, text) = server.shows(line).await;
+            assert!(result.unwrap_err().to_string().contains(words), "{line}: {text}");
+            let shown = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(line == "-o json" || shown.starts_with(words), "{text}");
+            assert!(shown.contains("may be stale") && shown.contains("mixtral-8x7b-instruct"), "{text}");
+        }
+    }
+    let (result, text) = cluster().refuse(LEASE, 403, "no leases for eve").shows("").await;
+    result.unwrap();
+    has_all(&text, &["NOT SEEN", "Lease localmodel-operator in kserve: no leases for eve"]);
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_read_are_told() {
+    let mut server = cluster();
+    let map = json!({"metadata": {}, "data": {"localModel": "{\"enabled\": tru"}}).to_string();
+    server.answers.insert(CONFIG, (200, map));
+    let (result, text) = server.shows("").await;
+    result.unwrap();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    has_all(
+        &text,
+        &["ConfigMap inferenceservice-config in kserve: key \"localModel\"", "last good settings"],
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_label_and_keeps_its_copies_is_told() {
+    let (result, text) = cluster().shows("").await;
+    result.unwrap();
+    assert!(!text.contains("NO AGENT"), "{text}");
+    let mut server = cluster();
+    server.answers.insert(KUBERNETES_NODES, (200, labelled(&["gpu-a", "gpu-x"])));
+    let (result, text) = server.shows("").await;
+    result.unwrap();
+    has_all(&text, &["NODES WITH COPIES AND NO AGENT", "! gpu-x", "their files stay"]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Logs, health checks and metrics of the long-running commands.
 
+mod logfmt;
 pub mod metrics;
 
 use std::net::{Ipv6Addr, SocketAddr};
@@ -20,8 +21,7 @@ use crate::server::{self, Limits};
 /// Kubelets, Prometheus and people ask, without a body.
 const LIMITS: Limits = Limits { connections: 64, body: 1 << 10, all_bodies: 64 << 10, answered: 64 };
 
-/// Starts logging to standard error: text on a terminal or with `LOG_FORMAT=text`, else JSON with
-/// `LOG_FORMAT=json`. `RUST_LOG` sets the level; `info` without it.
+/// Starts logging to standard error: for people on a terminal, JSON with `LOG_FORMAT=json`, else logfmt. `RUST_LOG` sets the level; `info` without it.
 pub fn init() {
     init_to(std::io::stderr);
 }
@@ -39,9 +39,10 @@ where
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().flatten_event(true).init();
+    } else if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        builder.init();
     } else {
-        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        builder.with_ansi(terminal).init();
+        builder.event_format(logfmt::Logfmt).init();
     }
 }
 

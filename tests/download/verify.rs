@@ -46,6 +46,17 @@ async fn what_is_damaged_is_listed_and_the_next_download_mends_that_alone() {
 }
 
 #[tokio::test]
+async fn a_whole_copy_that_cannot_be_written_is_verified_without_a_warning() {
+    let world = World::llama().await;
+    world.run().await.unwrap();
+    // A folder in the place of the record: whoever tried to write or remove it would fail, root included.
+    let record = world.dest().join(".localmodel/corrupt.json");
+    fs::create_dir(&record).unwrap();
+    fs::write(record.join("x"), "").unwrap();
+    assert_eq!(run(&world), (Some(0), format!("{} is whole\n", world.dest().display()), String::new()));
+}
+
+#[tokio::test]
 async fn what_was_put_right_by_hand_is_whole_again() {
     let world = World::llama().await;
     world.run().await.unwrap();

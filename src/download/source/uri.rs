@@ -83,6 +83,10 @@ impl Location {
                 Some(_) => Ok(Self::Local(PathBuf::from(path))),
                 None => Err(invalid(uri, "it has to look like file:///path")),
             },
+            Some((scheme, rest)) if SCHEMES.contains(&scheme.to_ascii_lowercase().as_str()) => {
+                let meant = told(&format!("{}://{rest}", scheme.to_ascii_lowercase()));
+                Err(invalid(uri, &format!("schemes are lower case; write {meant}")))
+            }
             Some(_) => Err(Error::UnsupportedScheme { uri: told(uri) }),
             None => Err(invalid(uri, &format!("it has to look like one of {SUPPORTED}"))),
         }
@@ -113,10 +117,30 @@ impl Location {
             let why = format!("it holds a user or a password; put headers into {host}-headers");
             return Err(invalid(uri, &why));
         }
+        if let Some(meant) = of_page(&url) {
+            return Err(invalid(uri, &format!("it is a web page of the hub; write {meant}")));
+        }
         if url.path().ends_with('/') {
             return Err(invalid(uri, "it names no file"));
         }
         Ok(Self::Web(url))
+    }
+}
+
+/// The schemes that are supported.
+const SCHEMES: [&str; 10] = ["hf", "s3", "gs", "abfs", "abfss", "az", "azure", "http", "https", "file"];
+
+/// What a person means who copies the address of a model's page from a browser: the page would be downloaded as if it
+/// were the model.
+fn of_page(url: &Url) -> Option<String> {
+    if !matches!(url.host_str()?, "huggingface.co" | "www.huggingface.co" | "hf.co") {
+        return None;
+    }
+    let parts: Vec<&str> = url.path_segments()?.filter(|part| !part.is_empty()).collect();
+    match parts.as_slice() {
+        [owner, model] => Some(format!("hf://{owner}/{model}")),
+        [owner, model, "tree" | "blob", revision, ..] => Some(format!("hf://{owner}/{model}:{revision}")),
+        _ => None,
     }
 }
 
@@ -286,7 +310,7 @@ mod tests {
             ("hf://o/m:a b", "InvalidSource"),
             ("o/m", "InvalidSource"),
             ("", "InvalidSource"),
-            ("HF://o/m", "UnsupportedScheme"),
+            ("HF://o/m", "InvalidSource"),
             ("pvc://claim/model", "UnsupportedScheme"),
             ("hdfs://namenode/model", "UnsupportedScheme"),
             ("s3://", "InvalidSource"),
@@ -304,7 +328,7 @@ mod tests {
             ("hf://o/m?token=hunter2", "InvalidSource"),
             ("s3://me:hunter2@b/m", "InvalidSource"),
             ("ftp://me:hunter2@host/file", "UnsupportedScheme"),
-            ("HTTPS://host/file?sig=hunter2", "UnsupportedScheme"),
+            ("HTTPS://host/file?sig=hunter2", "InvalidSource"),
         ] {
             let error = Location::parse(uri).unwrap_err();
             assert_eq!(format!("{:?}", error.reason()), reason, "{uri}");
@@ -367,6 +391,26 @@ mod tests {
         ] {
             assert_eq!(bucket(uri), (account, name.to_owned(), prefix.to_owned()), "{uri}");
         }
+    }
+
+    #[test]
+    fn what_is_nearly_a_source_is_refused_with_the_source_that_is_meant() {
+        for (uri, meant) in [
+            ("HF://owner/model", "write hf://owner/model"),
+            ("Hf://owner/model:v1", "write hf://owner/model:v1"),
+            ("S3://bucket/prefix", "write s3://bucket/prefix"),
+            ("https://huggingface.co/owner/model", "write hf://owner/model"),
+            ("https://huggingface.co/owner/model/", "write hf://owner/model"),
+            ("https://huggingface.co/owner/model?library=x", "write hf://owner/model"),
+            ("https://www.huggingface.co/owner/model/tree/main", "write hf://owner/model:main"),
+            ("https://hf.co/owner/model/blob/v1/a.safetensors", "write hf://owner/model:v1"),
+        ] {
+            let error = Location::parse(uri).unwrap_err().to_string();
+            assert!(error.ends_with(meant) && error.contains("is not valid"), "{uri}: {error}");
+        }
+        let file = "https://huggingface.co/owner/model/resolve/main/a.safetensors";
+        assert!(matches!(Location::parse(file), Ok(Location::Web(_))));
+        assert!(matches!(Location::parse("https://example.com/owner/model"), Ok(Location::Web(_))));
     }
 
     #[test]

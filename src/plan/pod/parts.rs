@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use serde_json::{Value, json};
 
 use super::{add, append_to};
-use crate::plan::names::{GATE, GATE_CONTAINER, MODEL_VOLUME, MODELS};
+use crate::plan::names::{GATE, GATE_CONTAINER, GATE_MODEL, GATE_NODE, MODEL_VOLUME, MODELS};
 
 /// Where the gate sees the state of the copy.
 const GATE_PATH: &str = "/gate";
@@ -53,12 +53,16 @@ pub(super) fn is_same_mount(there: &VolumeMount, wanted: &VolumeMount) -> bool {
 /// resources still is. It does nearly nothing, but with less than this the kernel makes the mere start of
 /// its container take seconds, for which the service waits; the pod asks for no more because of it, unless
 /// all its containers together ask for less.
-pub(super) fn gate(image: &str, key: &str) -> Value {
+pub(super) fn gate(image: &str, model: &str, key: &str) -> Value {
     let resources = json!({"cpu": "100m", "memory": "16Mi"});
     json!({
         "name": GATE_CONTAINER,
         "image": image,
         "args": ["wait", format!("{GATE_PATH}/status.json")],
+        "env": [
+            {"name": GATE_MODEL, "value": model},
+            {"name": GATE_NODE, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
+        ],
         "resources": {"requests": resources, "limits": resources},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [mount(GATE_PATH, format!("{GATE}/{key}/"))],

@@ -3,16 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use indicatif::HumanBytes;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
-use super::super::fleet::{CacheView, CopyView, DiskView, Fleet, GroupView, State};
+use super::super::fleet::{CacheView, CopyView, DiskView, Fleet, State, Told};
 use super::super::text::{Cell, Line, Side, Table, Tone, flow, names, wrap};
 use super::{
     INDENT, counted, duration, heading, indented, mark, message, number, percent, plural, progress, rate,
-    tone, why, word,
+    tone, why,
 };
-use crate::api::quantity;
+use crate::plan::node_group::DISK_UNUSABLE;
 
 /// From this width on a cache's row ends with its source.
 const WIDE: usize = 120;
@@ -37,14 +34,37 @@ const DISKS: usize = 6;
 
 /// The fleet in lines of at most so many columns.
 pub fn fleet(fleet: &Fleet, width: usize) -> Vec<Line> {
-    let mut lines = summary(fleet, width);
+    let mut lines = super::stale(fleet.stale.as_deref(), width);
+    lines.extend(summary(fleet, width));
     section(&mut lines, "WHY NOT", reasons(fleet, width));
-    section(&mut lines, "DISKS THAT CANNOT BE USED", disks(&fleet.disks, width));
+    section(&mut lines, "DISKS THAT CANNOT BE USED", disks(&untold(fleet), width));
     section(&mut lines, "CACHES", caches(&fleet.caches, width));
-    section(&mut lines, "ROOM ON THE FULLEST NODE OF EACH GROUP", groups(&fleet.node_groups, width));
+    section(&mut lines, "ROOM ON THE FULLEST NODE OF EACH GROUP", groups(fleet, width));
+    section(&mut lines, "NODES WITH COPIES AND NO AGENT", left_behind(&fleet.left_behind, width));
     let notes = fleet.notes.iter().flat_map(|note| wrap(note, width.saturating_sub(2), MESSAGE));
     let notes: Vec<Line> = notes.map(|note| Line::of(Tone::Warning, format!("  {note}"))).collect();
     section(&mut lines, "NOT SEEN", notes);
+    lines
+}
+
+/// The disks whose trouble no copy tells.
+fn untold(fleet: &Fleet) -> Vec<DiskView> {
+    let is_told = |disk: &&DiskView| {
+        let mut copies = fleet.caches.iter().flat_map(|cache| &cache.nodes);
+        copies.any(|copy| copy.node == disk.node && copy.detail.reason.as_ref() == Some(&disk.reason))
+    };
+    fleet.disks.iter().filter(|disk| !is_told(disk)).cloned().collect()
+}
+
+/// A node that lost its label keeps its files, and nobody looks after them.
+fn left_behind(nodes: &[String], width: usize) -> Vec<Line> {
+    if nodes.is_empty() {
+        return Vec::new();
+    }
+    let names = names(nodes.iter().map(String::as_str), width.saturating_sub(2));
+    let advice = "they belong to no node group any more: their files stay and are neither checked nor erased; label them again, or delete the files by hand";
+    let mut lines = vec![Line::of(Tone::Warning, format!("! {names}"))];
+    lines.extend(message(advice, width, MESSAGE));
     lines
 }
 
@@ -206,7 +226,7 @@ fn detail(cache: &CacheView, width: usize) -> Vec<Line> {
 
 /// Copies of one state and reason, on one line.
 fn grouped(copies: &[&CopyView], state: State, width: usize) -> Line {
-    let count = plural(copies.len(), word(state), word(state));
+    let count = super::in_state(copies.len(), state);
     let line = Line::of(Tone::Plain, " ".repeat(INDENT)).add(tone(state), count);
     let reason = copies.first().and_then(|copy| copy.detail.reason.as_deref());
     let line = match reason.filter(|_| state < State::Downloading) {
@@ -230,7 +250,18 @@ fn summed(warm: &[&CacheView], width: usize) -> Vec<Line> {
     [Line::of(Tone::Good, "✓").add(Tone::Plain, sum)].into_iter().chain(names).collect()
 }
 
-fn groups(groups: &[GroupView], width: usize) -> Vec<Line> {
+/// What a group says that neither a copy nor a disk has told already.
+fn problem(fleet: &Fleet, problem: &Told, width: usize) -> Vec<Line> {
+    let is_told = fleet.reasons.iter().any(|why| why.reason.as_ref() == Some(&problem.reason))
+        || (problem.reason == DISK_UNUSABLE && !fleet.disks.is_empty());
+    if is_told {
+        return vec![indented(&format!("{}: see above", problem.reason))];
+    }
+    message(&format!("{}: {}", problem.reason, problem.message), width, MESSAGE)
+}
+
+fn groups(fleet: &Fleet, width: usize) -> Vec<Line> {
+    let groups = &fleet.node_groups;
     if groups.is_empty() {
         return Vec::new();
     }
@@ -246,7 +277,7 @@ fn groups(groups: &[GroupView], width: usize) -> Vec<Line> {
     for group in groups.iter().take(GROUPS) {
         let fine = group.problems.is_empty();
         let state = if fine { State::Complete } else { State::Blocked };
-        let text = |text: &Option<String>| Cell::text(Tone::Plain, room(text.as_deref()));
+        let text = |text: &Option<String>| Cell::text(Tone::Plain, super::room(text.as_deref()));
         let part = group.part();
         let full = if part.is_some_and(|part| part > 0.9) { Tone::Warning } else { Tone::Good };
         table.row(vec![
@@ -260,7 +291,7 @@ fn groups(groups: &[GroupView], width: usize) -> Vec<Line> {
             Cell::text(Tone::Faint, group.path.as_deref().unwrap_or_default()),
         ]);
         for problem in &group.problems {
-            table.below(message(&format!("{}: {}", problem.reason, problem.message), width, MESSAGE));
+            table.below(self::problem(fleet, problem, width));
         }
     }
     if groups.len() > GROUPS {
@@ -268,13 +299,6 @@ fn groups(groups: &[GroupView], width: usize) -> Vec<Line> {
         table.below([faint(format!("  and {more}"))]);
     }
     table.draw(width)
-}
-
-/// A quantity in the unit of all others: a node group may say `1700G`, and what is left in `Ki`.
-fn room(quantity: Option<&str>) -> String {
-    let Some(text) = quantity else { return "?".into() };
-    let bytes = quantity::bytes(&Quantity(text.into())).ok().and_then(|bytes| u64::try_from(bytes).ok());
-    bytes.map_or_else(|| text.into(), |bytes| HumanBytes(bytes).to_string())
 }
 
 fn disks(disks: &[DiskView], width: usize) -> Vec<Line> {

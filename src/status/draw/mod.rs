@@ -5,9 +5,11 @@ mod story;
 
 use indicatif::HumanBytes;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::fleet::{CopyView, Counts, State, Why};
 use super::text::{Line, Tone, bar, names, wrap};
+use crate::api::quantity;
 
 pub use fleet::fleet;
 pub use story::story;
@@ -39,10 +41,31 @@ fn word(state: State) -> &'static str {
     match state {
         State::Failed => "failed",
         State::Blocked | State::Waiting => "waiting",
-        State::NodeNotReady => "node not ready",
+        State::NodeNotReady => "node NotReady",
         State::Downloading => "downloading",
         State::Complete => "complete",
     }
+}
+
+/// A number of copies in this state.
+fn in_state(count: usize, state: State) -> String {
+    match state {
+        State::NodeNotReady => plural(count, "on a NotReady node", "on NotReady nodes"),
+        state => plural(count, word(state), word(state)),
+    }
+}
+
+/// Why all that follows may be stale, before anything else.
+fn stale(stale: Option<&str>, width: usize) -> Vec<Line> {
+    let lines = stale.map(|text| wrap(text, width, 3)).unwrap_or_default();
+    lines.iter().map(|line| Line::of(Tone::Bad, line)).collect()
+}
+
+/// A quantity in the unit of all others: a node group may say `1700G`, and what is left in `Ki`.
+fn room(quantity: Option<&str>) -> String {
+    let Some(text) = quantity else { return "?".into() };
+    let bytes = quantity::bytes(&Quantity(text.into())).ok();
+    bytes.map_or_else(|| text.into(), quantity::human)
 }
 
 fn heading(text: &str) -> Line {
@@ -89,11 +112,7 @@ fn counted(counts: &Counts) -> Vec<Line> {
         (counts.downloading, State::Downloading),
     ];
     let some = all.into_iter().filter(|(count, _)| *count > 0);
-    some.map(|(count, state)| {
-        let word = word(state);
-        Line::of(tone(state), plural(count, word, word))
-    })
-    .collect()
+    some.map(|(count, state)| Line::of(tone(state), in_state(count, state))).collect()
 }
 
 /// How far a download is and how long it will take; where a line is cut, what matters least is lost.
@@ -143,7 +162,7 @@ fn duration(seconds: u64) -> String {
 }
 
 /// How long ago; a clock that is behind the cluster's sees what happened now.
-fn age(then: Timestamp, now: Timestamp) -> String {
+pub fn age(then: Timestamp, now: Timestamp) -> String {
     duration(u64::try_from(now.duration_since(then).as_secs()).unwrap_or(0))
 }
 
@@ -175,13 +194,8 @@ fn why(why: &Why, width: usize, most: usize) -> Vec<Line> {
 }
 
 fn whom(why: &Why, width: usize) -> String {
-    let some = |all: &std::collections::BTreeSet<String>, one, many| match all.len() {
-        0 => String::new(),
-        1..4 => names(all.iter().map(String::as_str), width),
-        count => plural(count, one, many),
-    };
-    let caches = some(&why.caches, "cache", "caches");
-    let nodes = some(&why.nodes, "node", "nodes");
+    let some = |all: &std::collections::BTreeSet<String>| names(all.iter().map(String::as_str), width);
+    let (caches, nodes) = (some(&why.caches), some(&why.nodes));
     if nodes.is_empty() { caches } else { format!("{caches} on {nodes}") }
 }
 

@@ -10,6 +10,8 @@ use super::{
     progress, rate, tone, word,
 };
 
+use crate::plan::pass::{DISK_FULL, DISK_NOT_WRITABLE};
+
 /// The columns of a field's name.
 const FIELD: usize = 13;
 /// The most nodes of one reason with a line of their own.
@@ -26,7 +28,8 @@ const USERS: usize = 20;
 /// The story in lines of at most so many columns.
 pub fn story(story: &Story, width: usize) -> Vec<Line> {
     let now = story.time.0;
-    let mut lines = title(story, now);
+    let mut lines = super::stale(story.stale.as_deref(), width);
+    lines.extend(title(story, now));
     lines.extend(facts(story, width));
     section(&mut lines, "CONDITIONS", conditions(story, width, now));
     section(&mut lines, "NODES", nodes(story, width, now));
@@ -120,7 +123,7 @@ fn all(story: &Story) -> Line {
 }
 
 fn group(group: &GroupView) -> String {
-    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".into());
+    let text = |text: &Option<String>| super::room(text.as_deref());
     let path = group.path.as_ref().map(|path| format!(", at {path}")).unwrap_or_default();
     format!(
         "{}: {} used of {} on its fullest node, {} available{path}",
@@ -272,8 +275,12 @@ fn advice(copy: &CopyView, tries: Option<&Tries>, story: &Story) -> Vec<(String,
     let namespace = &story.job_namespace;
     let job = tries.and_then(|tries| tries.job.as_ref());
     match (copy.state, job) {
+        // No new Job helps a disk.
+        (State::Failed, _) if is_of_disk(copy) => {
+            vec![("retried automatically once the disk is fixed".to_owned(), None)]
+        }
         (State::Failed, Some(job)) => {
-            let text = "when the cause is mended it is tried again by itself; at once after".to_owned();
+            let text = "retried automatically once the cause is fixed; to retry at once".to_owned();
             vec![(text, Some(format!("kubectl delete job -n {namespace} {job}")))]
         }
         (State::NodeNotReady, _) => {
@@ -285,11 +292,17 @@ fn advice(copy: &CopyView, tries: Option<&Tries>, story: &Story) -> Vec<(String,
             vec![(text, Some(format!("kubectl describe pods -n {namespace} -l job-name={job}")))]
         }
         (State::Waiting, None) if copy.detail.reason.is_none() => {
-            let text = "its agent has made no Job yet; where that lasts, see that the agents run".to_owned();
+            let text =
+                "the agent has not created a Job yet; if that lasts, check that the agents run".to_owned();
             vec![(text, Some("kubectl get localmodelnodegroups,daemonsets -A".into()))]
         }
         _ => Vec::new(),
     }
+}
+
+fn is_of_disk(copy: &CopyView) -> bool {
+    let of_disk = [DISK_FULL, DISK_NOT_WRITABLE, "DiskError"];
+    copy.detail.reason.as_deref().is_some_and(|reason| of_disk.contains(&reason))
 }
 
 fn users(users: &[User]) -> Vec<Line> {

@@ -18,6 +18,7 @@ fn seen() -> Seen {
         groups: samples::groups().into_iter().map(from).collect(),
         nodes: samples::nodes().into_iter().map(from).collect(),
         notes: vec!["Events: events is forbidden: User \"reader\" cannot list resource \"events\"".into()],
+        ..Seen::default()
     }
 }
 

@@ -10,7 +10,7 @@ fn seen() -> Seen {
         caches: caches.map(from).collect(),
         groups: samples::groups().into_iter().map(from).collect(),
         nodes: samples::nodes().into_iter().map(from).collect(),
-        notes: Vec::new(),
+        ..Seen::default()
     }
 }
 
@@ -72,6 +72,40 @@ fn a_condition_that_names_a_problem_is_told_and_one_that_sums_up_is_not() {
     let view = view(&cache, &History::default(), now());
     let reasons: Vec<&str> = view.problems.iter().map(|problem| problem.reason.as_str()).collect();
     assert_eq!(reasons, ["NameConflict"]);
+}
+
+#[test]
+fn a_cache_with_one_of_its_nodes_down_is_warm() {
+    let nodes = [
+        ("a", samples::complete(1)),
+        ("b", samples::with_reason("NodeNotReady", "NodeNotReady", "node is NotReady")),
+    ];
+    for conditions in [vec![samples::condition("Ready", "True", "Available", "1/2 copies available")], vec![]]
+    {
+        let view = view(&from(samples::cache("m", "1Gi", &nodes, &conditions)), &History::default(), now());
+        assert_eq!((view.warm, view.state), (true, NodeNotReady));
+    }
+    let down = [nodes[1].clone()];
+    assert!(!view(&from(samples::cache("m", "1Gi", &down, &[])), &History::default(), now()).warm);
+}
+
+#[test]
+fn one_cause_is_told_once_with_the_names_of_all_that_it_holds_back() {
+    let stuck = samples::with_reason("NodeDownloadPending", "AgentNotRunning", "the agent of g does not run");
+    let condition =
+        samples::condition("AgentNotRunning", "True", "AgentNotRunning", "the agent of g does not run on a");
+    let caches = ["m", "n", "o", "p"].map(|name| {
+        from(samples::cache(name, "1Gi", &[("a", stuck.clone())], std::slice::from_ref(&condition)))
+    });
+    let fleet = of(&Seen { caches: caches.into(), ..Seen::default() });
+    assert_eq!(fleet.reasons.len(), 1, "{:?}", fleet.reasons);
+    assert_eq!((fleet.reasons[0].copies, fleet.reasons[0].caches.len()), (4, 4));
+    let lines = crate::status::draw::fleet(&fleet, 80);
+    let text = crate::status::text::print(
+        &lines,
+        crate::status::text::Look { width: 80, height: None, colour: false },
+    );
+    assert!(text.contains("AgentNotRunning  4 copies waiting: m, n, o, p on a"), "{text}");
 }
 
 #[test]

@@ -87,7 +87,7 @@ pub(in crate::status) fn seen() -> Seen {
         jobs: vec![view(failed("gpu-b"), &[]), view(job("gpu-d", &json!({})), &[])],
         job_namespace: "kserve-localmodel-jobs".into(),
         events: vec![
-            from(event("Downloaded", "a complete copy is on gpu-c", "2026-01-01T10:05:04Z")),
+            from(event("Downloaded", "downloaded to gpu-c (87.00 GiB in 303 s)", "2026-01-01T10:05:04Z")),
             from(repeated),
             from(earlier),
         ],
@@ -97,6 +97,7 @@ pub(in crate::status) fn seen() -> Seen {
             node: "gpu-b".into(),
             lines: log.map(Into::into).into(),
         }),
+        operator: Operator::Running,
         notes: Vec::new(),
     }
 }

@@ -27,6 +27,7 @@ pub struct AgentMetrics {
     passes: Counters<1>,
     pass_duration: Histograms<0>,
     pass_errors: Counters<1>,
+    pass_interval: Gauges<0>,
     models: Gauges<1>,
     downloaded_bytes: Counters<0>,
     download_duration: Histograms<0>,
@@ -46,53 +47,58 @@ impl AgentMetrics {
     pub fn new(node: &str, group: &str) -> Self {
         let mut book = Book::new(vec![("node", node.to_owned()), ("node_group", group.to_owned())]);
         let b = &mut book;
-        let build = b.gauge("agent_build_info", "1; the label says which version runs", [VERSION]);
+        let build = b.gauge("agent_build_info", "The version that runs, always 1", [VERSION]);
         build.set([env!("CARGO_PKG_VERSION")], 1);
         Self {
-            passes: b.counter("passes", "Passes over the disk, by how they ended", [OUTCOME]),
-            pass_duration: b.histogram("pass_duration_seconds", "How long a pass took", [], quick),
+            passes: b.counter("passes", "Total number of reconciliations of the node, by outcome", [OUTCOME]),
+            pass_duration: b.histogram("pass_duration_seconds", "Duration of reconciliations of the node in seconds", [], quick),
             pass_errors: b.counter(
                 "pass_errors",
-                "Passes that failed, conflicts included, by what refused",
+                "Total number of failed reconciliations of the node, conflicts included, by error",
                 [ERROR],
             ),
-            models: b.gauge("models", "Models that this node is to keep, by phase", [PHASE]),
+            pass_interval: b.gauge(
+                "pass_interval_seconds",
+                "Interval at which the node is reconciled when nothing happens, in seconds",
+                [],
+            ),
+            models: b.gauge("models", "Number of models planned on the node, by phase", [PHASE]),
             downloaded_bytes: b.counter(
                 "downloaded_bytes",
-                "Bytes that finished downloads have brought, without what was there before",
+                "Total number of bytes fetched by finished downloads",
                 [],
             ),
             download_duration: b.histogram(
                 "download_duration_seconds",
-                "How long downloads that ended well took, from the Job's start",
+                "Duration of successful downloads in seconds, from the start of the Job",
                 [],
                 slow,
             ),
             download_rate: b.histogram(
                 "download_rate_bytes_per_second",
-                "How fast downloads that ended well were",
+                "Rate of successful downloads in bytes per second",
                 [],
                 rates,
             ),
-            download_failures: b.counter("download_failures", "Downloads that failed for good", [REASON]),
-            disk_capacity: b.gauge("disk_capacity_bytes", "The size of the node group's disk", []),
-            disk_free: b.gauge("disk_free_bytes", "The room left on the node group's disk", []),
-            disk_usable: b.gauge("disk_usable", "1 when the agent can write to the disk, else 0", []),
+            download_failures: b.counter("download_failures", "Total number of failed download Jobs, by reason", [REASON]),
+            disk_capacity: b.gauge("disk_capacity_bytes", "Size of the node group's disk in bytes", []),
+            disk_free: b.gauge("disk_free_bytes", "Free space on the node group's disk in bytes", []),
+            disk_usable: b.gauge("disk_usable", "Whether the agent can write to the disk (1), or not (0)", []),
             config_invalid: b.gauge(
                 "agent_config_invalid",
-                "1 when a key of ConfigMap inferenceservice-config cannot be read and the last good settings \
-                 stay in force, else 0",
+                "Whether a key of ConfigMap inferenceservice-config is invalid and the last good settings stay in \
+                 force (1), or not (0)",
                 [],
             ),
-            scrubbed_bytes: b.counter("scrub_checked_bytes", "Bytes compared with their digests", []),
+            scrubbed_bytes: b.counter("scrub_checked_bytes", "Total number of bytes compared with their digests", []),
             scrub_damaged: b.counter(
                 "scrub_damaged_files",
-                "Files whose bytes were not what they should be",
+                "Total number of files found damaged",
                 [],
             ),
             scrub_completed: b.gauge(
                 "scrub_last_completion_timestamp_seconds",
-                "When all copies on the disk were last checked; no value before the first time",
+                "Unix time when the last scrub of all copies ended; absent before the first",
                 [],
             ),
             book,
@@ -106,6 +112,11 @@ impl AgentMetrics {
         if let Err(error) = result {
             self.pass_errors.add([error.label()], 1);
         }
+    }
+
+    /// The interval of passes while nothing happens.
+    pub fn interval(&self, seconds: u64) {
+        self.pass_interval.set::<&str>([], i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// Whether the settings in force are older than those in the ConfigMap, which cannot be read.

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use super::process::Process;
+
 /// What the names of all metrics begin with.
 pub const PREFIX: &str = "localmodel";
 
@@ -44,6 +46,8 @@ type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 #[derive(Debug)]
 pub(super) struct Book {
     registry: Registry,
+    /// What Prometheus' own libraries tell of every process.
+    process: Registry,
     definitions: Vec<Definition>,
 }
 
@@ -51,7 +55,9 @@ impl Book {
     /// `everywhere` are labels that all of its metrics have, with their values.
     pub(super) fn new(everywhere: Vec<(&'static str, String)>) -> Self {
         let labels = everywhere.into_iter().map(|(name, value)| (name.into(), value.into()));
-        Self { registry: Registry::with_prefix_and_labels(PREFIX, labels), definitions: Vec::new() }
+        let mut process = Registry::default();
+        process.register_collector(Box::new(Process));
+        Self { registry: Registry::with_prefix_and_labels(PREFIX, labels), process, definitions: Vec::new() }
     }
 
     pub(super) fn counter<const N: usize>(
@@ -109,7 +115,9 @@ impl Book {
     /// All metrics in Prometheus' text format.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
-        prometheus_text::encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        for registry in [&self.registry, &self.process] {
+            prometheus_text::encode(&mut text, registry).expect("writing to a string cannot fail");
+        }
         text
     }
 

@@ -8,6 +8,7 @@
 mod agent;
 mod book;
 mod operator;
+mod process;
 
 use prometheus_client::metrics::histogram::Histogram;
 
@@ -23,17 +24,19 @@ const OUTCOMES: &[&str] = &["ok", "conflict", "error"];
 const OUTCOME: Label = Label {
     name: "outcome",
     values: OUTCOMES,
-    meaning: "`conflict`: another write came between, which the next look settles; `error`: it is tried again",
+    meaning: "`conflict`: another write came between, which the next reconciliation settles; `error`: it is tried again",
 };
 const ERROR: Label = Label {
     name: "error",
     values: Error::LABELS,
     meaning: "what refused: the API server with one of its answers, or the disk",
 };
-const CACHE: Label = Label {
-    name: "cache",
+const CACHE: Label =
+    Label { name: "cache", values: &[], meaning: "the LocalModelCache or LocalModelNamespaceCache" };
+const CACHE_NAMESPACE: Label = Label {
+    name: "cache_namespace",
     values: &[],
-    meaning: "the LocalModelCache, or the LocalModelNamespaceCache as `NAMESPACE/NAME`",
+    meaning: "the namespace of a LocalModelNamespaceCache, else empty",
 };
 const REASON: Label =
     Label { name: "reason", values: &[], meaning: "a word of the tables of reasons, or `Other`" };

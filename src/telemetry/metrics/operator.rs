@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::book::{Book, Counters, Definition, Gauges, Histograms, Label};
-use super::{CACHE, ERROR, OUTCOME, REASON, outcome, quick};
+use super::{CACHE, CACHE_NAMESPACE, ERROR, OUTCOME, REASON, outcome, quick};
 use crate::error::Error;
-use crate::plan::fleet::{Fleet, PHASES};
+use crate::plan::fleet::{Fleet, GroupCount, PHASES};
 
 /// The kinds that are reconciled.
 const CONTROLLERS: &[&str] = &["LocalModelNodeGroup", "Node", "LocalModelCache", "LocalModelNamespaceCache"];
@@ -25,7 +25,7 @@ const VERDICTS: &[&str] = &["allowed", "denied", "failed"];
 const OTHER: &str = "Other";
 
 const CONTROLLER: Label =
-    Label { name: "controller", values: CONTROLLERS, meaning: "the kind of the object that is looked at" };
+    Label { name: "controller", values: CONTROLLERS, meaning: "the kind of the object that is reconciled" };
 const WEBHOOK: Label = Label { name: "webhook", values: WEBHOOKS, meaning: "the path that was asked" };
 const VERDICT: Label = Label {
     name: "outcome",
@@ -34,6 +34,7 @@ const VERDICT: Label = Label {
 };
 const PHASE: Label = Label { name: "phase", values: PHASES, meaning: "as in a cache's `status.nodeStatus`" };
 const GROUP: Label = Label { name: "node_group", values: &[], meaning: "the LocalModelNodeGroup" };
+const CONDITION: Label = Label { name: "condition", values: &[], meaning: "the type of the condition" };
 const KEY: Label = Label { name: "key", values: &[], meaning: "the key of the ConfigMap" };
 const VERSION: Label = Label { name: "version", values: &[], meaning: "the version of localmodel" };
 
@@ -70,51 +71,55 @@ pub struct OperatorMetrics {
 /// What the fleet looks like.
 #[derive(Debug)]
 struct FleetMetrics {
-    ready: Gauges<1>,
-    not_ready: Gauges<2>,
-    copies: Gauges<2>,
-    failed: Gauges<2>,
+    ready: Gauges<2>,
+    not_ready: Gauges<3>,
+    degraded: Gauges<3>,
+    copies: Gauges<3>,
+    failed: Gauges<3>,
     used: Gauges<1>,
     limit: Gauges<1>,
+    group_ready: Gauges<1>,
+    group_not_ready: Gauges<2>,
+    group_problem: Gauges<2>,
 }
 
 impl Default for OperatorMetrics {
     fn default() -> Self {
         let mut book = Book::new(Vec::new());
         let b = &mut book;
-        let build = b.gauge("operator_build_info", "1; the label says which version runs", [VERSION]);
+        let build = b.gauge("operator_build_info", "The version that runs, always 1", [VERSION]);
         build.set([env!("CARGO_PKG_VERSION")], 1);
         Self {
-            reconciles: b.counter("reconciles", "Looks at one object, by how they ended", [CONTROLLER, OUTCOME]),
+            reconciles: b.counter("reconciles", "Total number of reconciliations, by controller and outcome", [CONTROLLER, OUTCOME]),
             reconcile_duration: b.histogram(
                 "reconcile_duration_seconds",
-                "How long a look at one object took",
+                "Duration of reconciliations in seconds, by controller",
                 [CONTROLLER],
                 quick,
             ),
             reconcile_errors: b.counter(
                 "reconcile_errors",
-                "Looks that failed, conflicts included, by what refused",
+                "Total number of failed reconciliations, conflicts included, by controller and error",
                 [CONTROLLER, ERROR],
             ),
-            webhook_requests: b.counter("webhook_requests", "Admission requests answered", [WEBHOOK, VERDICT]),
+            webhook_requests: b.counter("webhook_requests", "Total number of admission requests answered, by webhook and outcome", [WEBHOOK, VERDICT]),
             webhook_duration: b.histogram(
                 "webhook_duration_seconds",
-                "How long an answer to an admission request took",
+                "Duration of answers to admission requests in seconds, by webhook",
                 [WEBHOOK],
                 quick,
             ),
-            events_failed: b.counter("events_failed", "Events that the API server did not take", []),
-            leader: b.gauge("leader", "1 while this operator leads, else 0", []),
+            events_failed: b.counter("events_failed", "Total number of Events that the API server rejected", []),
+            leader: b.gauge("leader", "Whether this operator is the leader (1), or not (0)", []),
             standing_back: b.gauge(
                 "standing_back",
-                "1 while KServe's own local-model controller runs and nothing is written, else 0",
+                "Whether the operator is inactive because KServe's own local-model controller runs (1), or not (0)",
                 [],
             ),
             config_invalid: b.gauge(
                 "config_invalid",
-                "1 for a key of ConfigMap inferenceservice-config that cannot be read; the last good settings \
-                 stay in force",
+                "Keys of ConfigMap inferenceservice-config that are invalid, always 1; the last good settings stay in \
+                 force",
                 [KEY],
             ),
             fleet: FleetMetrics::new(b),
@@ -125,18 +130,29 @@ impl Default for OperatorMetrics {
 
 impl FleetMetrics {
     fn new(book: &mut Book) -> Self {
+        let cache = [CACHE_NAMESPACE, CACHE];
+        let with = |label| [CACHE_NAMESPACE, CACHE, label];
         Self {
-            ready: book.gauge("cache_ready", "1 when all copies of the cache are available, else 0", [CACHE]),
+            ready: book.gauge(
+                "cache_ready",
+                "Whether at least one copy is available and no ready node lacks its copy (1), or not (0)",
+                cache,
+            ),
             not_ready: book.gauge(
                 "cache_not_ready_reason",
-                "1 for the reason that condition Ready gives while a cache is not ready",
-                [CACHE, REASON],
+                "The reason of condition Ready while a cache is not ready, always 1",
+                with(REASON),
             ),
-            copies: book.gauge("cache_copies", "Copies of the cache, by phase", [CACHE, PHASE]),
+            degraded: book.gauge(
+                "cache_degraded_reason",
+                "The reason of condition Degraded while a cache is degraded, always 1",
+                with(REASON),
+            ),
+            copies: book.gauge("cache_copies", "Number of copies of the cache, by phase", with(PHASE)),
             failed: book.gauge(
                 "cache_failed_copies",
-                "Copies of the cache whose download failed, by reason",
-                [CACHE, REASON],
+                "Number of copies of the cache whose download failed, by reason",
+                with(REASON),
             ),
             used: book.gauge(
                 "node_group_used_bytes",
@@ -148,6 +164,21 @@ impl FleetMetrics {
                 "Bytes that storageLimit allows on each node of the group",
                 [GROUP],
             ),
+            group_ready: book.gauge(
+                "node_group_ready",
+                "Whether all agents on ready nodes run and can use their disks (1), or not (0)",
+                [GROUP],
+            ),
+            group_not_ready: book.gauge(
+                "node_group_not_ready_reason",
+                "The reason of condition Ready while a node group is not ready, always 1",
+                [GROUP, REASON],
+            ),
+            group_problem: book.gauge(
+                "node_group_condition",
+                "Conditions of the node group that are true, except Ready, always 1",
+                [GROUP, CONDITION],
+            ),
         }
     }
 
@@ -155,33 +186,54 @@ impl FleetMetrics {
     fn tell(&self, fleet: &Fleet) {
         self.clear();
         for cache in &fleet.caches {
-            let name = || Cow::from(cache.name.clone());
-            self.ready.set([name()], i64::from(cache.not_ready.is_none()));
+            let name = || [Cow::from(cache.namespace.clone()), Cow::from(cache.name.clone())];
+            let with = |value: &'static str| {
+                let [namespace, name] = name();
+                [namespace, name, value.into()]
+            };
+            self.ready.set(name(), i64::from(cache.not_ready.is_none()));
             if let Some(reason) = cache.not_ready {
-                self.not_ready.set([name(), reason.into()], 1);
+                self.not_ready.set(with(reason), 1);
+            }
+            if let Some(reason) = cache.degraded {
+                self.degraded.set(with(reason), 1);
             }
             for (phase, count) in PHASES.iter().zip(cache.copies) {
-                self.copies.set([name(), (*phase).into()], count);
+                self.copies.set(with(phase), count);
             }
             for (reason, count) in &cache.failed {
-                self.failed.set([name(), (*reason).into()], *count);
+                self.failed.set(with(reason), *count);
             }
         }
-        for group in &fleet.groups {
-            self.used.set([group.name.clone()], group.used);
-            if let Some(limit) = group.limit {
-                self.limit.set([group.name.clone()], limit);
-            }
+        fleet.groups.iter().for_each(|group| self.tell_of_group(group));
+    }
+
+    fn tell_of_group(&self, group: &GroupCount) {
+        let with = |value: &'static str| [Cow::from(group.name.clone()), value.into()];
+        self.used.set([group.name.clone()], group.used);
+        if let Some(limit) = group.limit {
+            self.limit.set([group.name.clone()], limit);
+        }
+        self.group_ready.set([group.name.clone()], i64::from(group.not_ready.is_none()));
+        if let Some(reason) = group.not_ready {
+            self.group_not_ready.set(with(reason), 1);
+        }
+        for condition in &group.problems {
+            self.group_problem.set(with(condition), 1);
         }
     }
 
     fn clear(&self) {
         self.ready.clear();
         self.not_ready.clear();
+        self.degraded.clear();
         self.copies.clear();
         self.failed.clear();
         self.used.clear();
         self.limit.clear();
+        self.group_ready.clear();
+        self.group_not_ready.clear();
+        self.group_problem.clear();
     }
 }
 

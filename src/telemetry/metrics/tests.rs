@@ -19,18 +19,28 @@ fn assert_holds(text: &str, lines: &[&str]) {
 
 fn fleet() -> Fleet {
     let warm = CacheCount {
+        namespace: String::new(),
         name: "llama".into(),
         not_ready: None,
+        degraded: None,
         copies: [0, 0, 0, 2, 0],
         failed: BTreeMap::new(),
     };
     let failed = CacheCount {
-        name: "team/own".into(),
-        not_ready: Some("DownloadFailed"),
+        namespace: "team".into(),
+        name: "own".into(),
+        not_ready: Some("TokenMissing"),
+        degraded: Some("TokenMissing"),
         copies: [0, 1, 0, 0, 2],
         failed: BTreeMap::from([("TokenMissing", 2)]),
     };
-    let groups = vec![GroupCount { name: "workers".into(), used: 16, limit: Some(100) }];
+    let groups = vec![GroupCount {
+        name: "workers".into(),
+        used: 16,
+        limit: Some(100),
+        not_ready: Some("AgentNotRunning"),
+        problems: BTreeSet::from(["AgentNotRunning", "StorageLimitTooLarge"]),
+    }];
     Fleet { caches: vec![warm, failed], groups }
 }
 
@@ -44,22 +54,29 @@ fn the_operator_that_leads_tells_of_the_fleet_and_of_nothing_that_is_gone() {
         &[
             "localmodel_leader 1",
             "localmodel_standing_back 0",
-            r#"localmodel_cache_ready{cache="llama"} 1"#,
-            r#"localmodel_cache_ready{cache="team/own"} 0"#,
-            r#"localmodel_cache_not_ready_reason{cache="team/own",reason="DownloadFailed"} 1"#,
-            r#"localmodel_cache_copies{cache="llama",phase="NodeDownloaded"} 2"#,
-            r#"localmodel_cache_copies{cache="llama",phase="NodeDownloadError"} 0"#,
-            r#"localmodel_cache_failed_copies{cache="team/own",reason="TokenMissing"} 2"#,
+            r#"localmodel_cache_ready{cache_namespace="",cache="llama"} 1"#,
+            r#"localmodel_cache_ready{cache_namespace="team",cache="own"} 0"#,
+            r#"localmodel_cache_not_ready_reason{cache_namespace="team",cache="own",reason="TokenMissing"} 1"#,
+            r#"localmodel_cache_copies{cache_namespace="",cache="llama",phase="NodeDownloaded"} 2"#,
+            r#"localmodel_cache_copies{cache_namespace="",cache="llama",phase="NodeDownloadError"} 0"#,
+            r#"localmodel_cache_failed_copies{cache_namespace="team",cache="own",reason="TokenMissing"} 2"#,
             r#"localmodel_node_group_used_bytes{node_group="workers"} 16"#,
             r#"localmodel_node_group_limit_bytes{node_group="workers"} 100"#,
+            r#"localmodel_cache_degraded_reason{cache_namespace="team",cache="own",reason="TokenMissing"} 1"#,
+            r#"localmodel_node_group_ready{node_group="workers"} 0"#,
+            r#"localmodel_node_group_not_ready_reason{node_group="workers",reason="AgentNotRunning"} 1"#,
+            r#"localmodel_node_group_condition{node_group="workers",condition="StorageLimitTooLarge"} 1"#,
         ],
     );
     now.fleet.as_mut().unwrap().caches.remove(0);
     let text = metrics.text(&now);
-    assert!(!text.contains("llama") && text.contains("team/own"), "{text}");
+    assert!(!text.contains("llama") && text.contains(r#"cache="own""#), "{text}");
     let text = metrics.text(&Situation::default());
     assert_holds(&text, &["localmodel_leader 0"]);
-    assert!(!text.contains("team/own") && !text.contains("workers"), "another one tells of them: {text}");
+    assert!(
+        !text.contains(r#"cache="own""#) && !text.contains("workers"),
+        "another one tells of them: {text}"
+    );
 }
 
 #[tokio::test]
@@ -128,6 +145,7 @@ fn an_agent_tells_of_its_models_downloads_disk_and_scrub() {
     metrics.download(&Ended::Failed { reason: "TokenMissing" });
     metrics.disk(Some(Usage { capacity: 100, free: 40 }), true);
     metrics.config(true);
+    metrics.interval(60);
     metrics.scrub_checked(7);
     metrics.scrub_damaged(1);
     assert!(!metrics.text().contains("scrub_last_completion_timestamp_seconds{"), "it was never complete");
@@ -152,6 +170,7 @@ fn an_agent_tells_of_its_models_downloads_disk_and_scrub() {
             "localmodel_disk_free_bytes 40",
             "localmodel_disk_usable 1",
             "localmodel_agent_config_invalid 1",
+            "localmodel_pass_interval_seconds 60",
             "localmodel_scrub_checked_bytes_total 7",
             "localmodel_scrub_damaged_files_total 1",
             "localmodel_scrub_last_completion_timestamp_seconds 1700000000",
@@ -173,6 +192,24 @@ fn every_name_is_good_and_no_label_is_one_that_prometheus_gives_to_targets() {
             let of_target =
                 ["namespace", "pod", "instance", "job", "container", "endpoint", "service", "node"];
             assert!(!of_target.contains(&label.name), "{} has label {}", metric.name, label.name);
+        }
+    }
+}
+
+#[test]
+fn every_process_tells_of_itself_as_prometheus_knows_it() {
+    for text in [OperatorMetrics::default().text(&Situation::default()), AgentMetrics::new("n", "g").text()] {
+        for name in [
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_virtual_memory_bytes",
+            "process_open_fds",
+            "process_max_fds",
+            "process_start_time_seconds",
+        ] {
+            let value = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+            let value: f64 = value.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap();
+            assert!(value >= 0.0, "{name} {value}");
         }
     }
 }
