@@ -16,6 +16,7 @@ use localmodel::download::variables::Variables;
 use localmodel::plan::credentials::Injection;
 use localmodel::plan::entries::PlannedCache;
 use localmodel::plan::job::{self, Download};
+use localmodel::plan::names::CacheKey;
 use localmodel::plan::pod::{self, Facts};
 use localmodel::plan::recipe::Versions;
 use localmodel::plan::{agent, capacity, source};
@@ -152,7 +153,8 @@ fn the_deployment_of_the_readme_gets_the_model_of_its_cache() {
     let deployment: Deployment = object(&objects, "Deployment");
     assert!(agent::problems(&group).is_empty());
     assert_eq!(capacity::never_fits(&cache.spec, &group), None);
-    assert!(source::problem(&cache.spec.source_model_uri, &[]).is_none());
+    let key = CacheKey::cluster(cache.metadata.name.as_deref().unwrap());
+    assert!(source::problem(&key, &cache.spec.source_model_uri, &[], &Config::default().egress).is_none());
     let template = deployment.spec.unwrap().template;
     let made = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
     let facts = Facts {

@@ -122,7 +122,7 @@ impl State {
 
     fn evict(&mut self, id: u64) {
         if let Some(open) = self.open.remove(&id) {
-            tracing::debug!(source = %open.source, phase = ?open.phase, "connection closed: there are too many");
+            tracing::debug!(source = %open.source, "connection closed: there are too many");
             open.news.notify_one();
         }
     }
