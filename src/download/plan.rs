@@ -45,7 +45,7 @@ pub struct PlannedFile {
     /// The name of the object that it is, where that is not the source's prefix with the file's name behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Whether it has to come in one answer, since its size is not known or answers differ; `size` is 0 then.
+    /// Whether it has to come in one answer, since its size is not known (`size` is 0 then), or nothing tells its versions apart.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub one_stream: bool,
 }

@@ -7,6 +7,7 @@ mod copies;
 mod egress;
 mod faults;
 mod lent;
+mod mutated;
 mod others;
 mod refusals;
 mod resume;

@@ -53,7 +53,13 @@ async fn once(transfer: &Transfer, file: &PlannedFile) -> Result<ManifestFile> {
     };
     let (written, received) = tokio::join!(written, received);
     received?;
-    written?.ok_or_else(|| Error::Changed { place: transfer.source.place() })
+    let changed = || Error::Changed { place: transfer.source.place() };
+    let written = written?.ok_or_else(changed)?;
+    if file.size > 0 && written.size != file.size {
+        transfer.store.erase(&file.path)?;
+        return Err(changed());
+    }
+    Ok(written)
 }
 
 /// Writes the pieces; nothing, unless the last one is there.

@@ -19,6 +19,8 @@ pub struct Body {
     pub whole: bool,
     /// Whether nothing may come behind the range: an answer that is the whole file.
     is_file: bool,
+    /// Bytes that have been read already.
+    first: Bytes,
 }
 
 enum Kind {
@@ -48,17 +50,19 @@ impl Body {
                 Some(length) if length != size => {
                     return Err(wrong(format!("{length} bytes instead of {size}")));
                 }
-                _ => 0..size,
+                Some(_) => 0..size,
+                // It may be anything, and more of it than the file has.
+                None => return Err(wrong("a whole file of unknown length".to_owned())),
             }
         };
         let whole = held.end > range.end || held.start < range.start;
         let is_file = answer.status() == 200;
-        Ok(Self { kind: Kind::Answer(Box::new(answer)), range: held, whole, is_file })
+        Ok(Self { first: Bytes::new(), kind: Kind::Answer(Box::new(answer)), range: held, whole, is_file })
     }
 
-    /// The body of an answer whose length shows at its end.
-    pub(super) fn of_unknown_length(answer: Answer) -> Self {
-        Self { kind: Kind::Answer(Box::new(answer)), range: 0..u64::MAX, whole: true, is_file: true }
+    /// The body of an answer whose length shows at its end, and of which `first` has been read.
+    pub(super) fn of_unknown_length(answer: Answer, first: Bytes) -> Self {
+        Self { first, kind: Kind::Answer(Box::new(answer)), range: 0..u64::MAX, whole: true, is_file: true }
     }
 
     /// The bytes `range` of a file that `what` names, from a stream that is held to these limits.
@@ -69,6 +73,7 @@ impl Body {
         stream: BoxStream<'static, Result<Bytes>>,
     ) -> Self {
         Self {
+            first: Bytes::new(),
             kind: Kind::Stream { what, pace: Pace::new(limits), stream },
             range,
             whole: false,
@@ -78,6 +83,9 @@ impl Body {
 
     /// The next bytes; `None` when the server says that there are no more.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        if !self.first.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.first)));
+        }
         match &mut self.kind {
             Kind::Answer(answer) => answer.chunk().await,
             Kind::Stream { what, pace, stream } => {

@@ -86,8 +86,8 @@ impl Web {
         }
         let name = self.name(&answer);
         let version = tag(&answer);
-        // An answer may be empty by mistake, and there would be nothing to compare it with.
-        let one_stream = size.is_none_or(|size| size == 0) || self.differs.load(Relaxed);
+        // An answer may be empty by mistake, and parts of a file without a version may be of two.
+        let one_stream = size.is_none_or(|size| size == 0) || version.is_none() || self.differs.load(Relaxed);
         if size.is_none() {
             self.check_end(&answer)?;
         }
@@ -95,7 +95,7 @@ impl Web {
             let first = answer.chunk().await?.unwrap_or_default();
             self.check(&answer, &name, &first)?;
         }
-        let size = if one_stream { 0 } else { size.unwrap_or_default() };
+        let size = size.unwrap_or_default();
         Ok(PlannedFile { version, one_stream, ..PlannedFile::new(name, size, Digest::Untold) })
     }
 
@@ -164,14 +164,15 @@ impl Web {
 
     /// Asks once for all of a file that has to come in one answer.
     pub async fn open_whole(&self, file: &PlannedFile) -> Result<Body> {
-        let answer = self.http.get(self.url.clone(), None).await?;
+        let mut answer = self.http.get(self.url.clone(), None).await?;
         match answer.status() {
             200 => {
-                self.check(&answer, &file.path, &[])?;
+                let first = answer.chunk().await?.unwrap_or_default();
+                self.check(&answer, &file.path, &first)?;
                 if answer.response.content_length().is_none() {
                     self.check_end(&answer)?;
                 }
-                Ok(Body::of_unknown_length(answer))
+                Ok(Body::of_unknown_length(answer, first))
             }
             status => Err(refused(&answer, status)),
         }
@@ -199,9 +200,10 @@ fn file_name(header: &str) -> Option<String> {
     names.filter_map(value_of).last()
 }
 
-/// What tells versions of the file apart: an `ETag` that is a strong one.
+/// What tells versions of the file apart: an `ETag` that is a strong one, or the time of the last change.
 fn tag(answer: &Answer) -> Option<String> {
-    answer.header("etag").filter(|tag| !tag.starts_with("W/")).map(str::to_owned)
+    let strong = answer.header("etag").filter(|tag| !tag.starts_with("W/"));
+    strong.or(answer.header("last-modified")).map(str::to_owned)
 }
 
 fn refused(answer: &Answer, status: u16) -> Error {

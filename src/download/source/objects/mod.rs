@@ -336,7 +336,7 @@ impl Objects {
         let strong = file.version.as_ref().filter(|version| !version.starts_with("W/"));
         headers.extend(strong.and_then(|version| Some((IF_MATCH, HeaderValue::from_str(version).ok()?))));
         let answer = self.ask(Method::GET, Asked::Object(&self.key_of(file)), headers).await?;
-        Ok(Body::of_unknown_length(answer.unpacked()?))
+        Ok(Body::of_unknown_length(answer.unpacked()?, bytes::Bytes::new()))
     }
 
     /// The name of a file's object.
