@@ -206,7 +206,7 @@ async fn bytes_one_by_one_with_a_cut_after_each_do_not_count_as_progress() {
         let head = request(&mut connection).await;
         let from: u64 = head.split("bytes=").nth(1).and_then(|rest| rest.split('-').next()?.parse().ok()).unwrap_or(0);
         let answer = format!(
-            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-99999/100000\r\nContent-Length: {}\r\n\r\nx",
+            "HTTP/1.1 206 Partial Content\r\nETag: \"v\"\r\nContent-Range: bytes {from}-99999/100000\r\nContent-Length: {}\r\n\r\nx",
             100_000 - from
         );
         let _ = connection.write_all(answer.as_bytes()).await;
