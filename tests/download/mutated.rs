@@ -23,7 +23,7 @@ const PAGE: &str =
     "<!DOCTYPE html><html><body>Please sign in, or wait for the maintenance to end.</body></html>";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// Nothing takes longer: a pause that a store asks for lasts a second.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -199,15 +199,12 @@ fn hub(asked: &Asked) -> Reply {
     if asked.path == format!("/api/models/acme/m/tree/{COMMIT}") {
         let page: usize = asked.query.get("cursor").map_or(0, |cursor| cursor.parse().unwrap());
         let (name, bytes) = files.iter().nth(page).unwrap();
-        let lfs = (bytes.len() > 1000)
-            .then(|| {
-                format!(
-                    ", \"lfs\": {{\"oid\": \"{}\", \"size\": {}}}",
-                    digest::<sha2::Sha256>(bytes),
-                    bytes.len()
-                )
-            })
-            .unwrap_or_default();
+        let lfs = if bytes.len() > 1000 {
+            let oid = digest::<sha2::Sha256>(bytes);
+            format!(", \"lfs\": {{\"oid\": \"{oid}\", \"size\": {}}}", bytes.len())
+        } else {
+            String::new()
+        };
         let blob = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
         let oid = digest::<sha1::Sha1>(&blob);
         let list = format!(

@@ -21,7 +21,7 @@ async fn what_does_not_fit_waits_with_its_numbers_and_goes_ahead_when_a_cache_is
 
         world.cache("second", &world.model("second").await?).await?;
         let waits = until_it_waits(&world, "second").await?;
-        for word in ["1Gi asked", "1536Mi", "1Gi on kind-worker:"] {
+        for word in ["needs 1 GiB", "allows 1.5 GiB per node", "1 GiB used on kind-worker"] {
             ensure!(waits.message.contains(word), "{word:?} is not in {:?}", waits.message);
         }
         nothing_runs(&world, "second").await?;
@@ -83,7 +83,7 @@ async fn a_limit_that_sinks_takes_nothing_away_and_the_group_says_that_it_is_exc
         until("condition StorageLimitExceeded", || async {
             let said = "jsonpath={.status.conditions[?(@.type=='StorageLimitExceeded')].message}";
             let said = kubectl(&["get", "localmodelnodegroup", &world.prefix, "-o", said]).await?;
-            Ok(said.contains("1Gi on kind-worker2").then_some(()))
+            Ok(said.contains("1 GiB on kind-worker2").then_some(()))
         })
         .await?;
         world.until_available("m", 1, 1).await?;

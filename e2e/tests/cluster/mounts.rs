@@ -127,9 +127,8 @@ fn stranger(
 ) -> Result<Pod> {
     let mut server = container("server", &world.setup.stub, 8080);
     server["args"] = json!([format!("--model-dir={folder}/{read}")]);
-    server["securityContext"]["runAsUser"] = json!(STRANGER);
     server["volumeMounts"] = json!([{"name": "disk", "mountPath": folder, "subPath": sub_path}]);
-    let security: Value = json!({"fsGroup": STRANGER, "runAsGroup": STRANGER});
+    let security: Value = json!({"fsGroup": STRANGER, "runAsUser": STRANGER, "runAsGroup": STRANGER});
     Ok(serde_json::from_value(json!({
         "metadata": {"name": name},
         "spec": {

@@ -91,7 +91,10 @@ async fn jobs(world: &World, client: &Client) -> Result<()> {
         api.create(&tried(), &serde_json::from_value(job)?).await.map_err(anyhow::Error::from)
     };
     create(job(OWN)).await.context("a Job of its own node")?;
-    denied(create(job(OTHER)).await, "may not make or delete Job least-tried of node kind-worker2")?;
+    denied(
+        create(job(OTHER)).await,
+        "may not make or delete Job least-tried-kind-worker2 of node kind-worker2",
+    )?;
     let pod = "/spec/template/spec";
     let pinned = format!("the Job has to run on node {OWN}");
     for (place, field, value, words) in [
@@ -127,8 +130,8 @@ fn job(node: &str) -> Value {
     let labels = json!({"node": node, "model": "least-m"});
     let own = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]);
     json!({
-        "metadata": {"name": "least-tried", "namespace": JOBS, "labels": labels},
-        "spec": {"template": {
+        "metadata": {"name": format!("least-tried-{node}"), "namespace": JOBS, "labels": labels},
+        "spec": {"backoffLimit": 0, "activeDeadlineSeconds": 60, "ttlSecondsAfterFinished": 60, "template": {
             "metadata": {"labels": labels},
             "spec": {
                 "restartPolicy": "Never",
