@@ -142,7 +142,8 @@ fn stranger(
 
 /// Where the node sees what a pod has mounted at a folder.
 async fn mounted_folder(folder: &str) -> Result<String> {
-    let find = format!("pgrep -f -- '--model-dir={folder}/'");
+    // The newest is the shell that asks.
+    let find = format!("pgrep -o -f -- '--model-dir={folder}/'");
     let process = until("the pod's process", || async { on_node(NODE, &find).await.map(Some) }).await?;
     Ok(format!("/proc/{}/root{folder}", process.trim()))
 }
