@@ -22,14 +22,16 @@ pub struct NodeAgent {
 }
 
 impl NodeAgent {
-    /// Starts the agent of a node.
-    pub async fn start(platform: &Platform, node: &str) -> Result<Self> {
+    /// Starts the agent of a node, whose disk has complete copies of these sources already.
+    pub async fn start(platform: &Platform, node: &str, sources: &[&str]) -> Result<Self> {
         let folder = TempDir::with_prefix("localmodel-agent-")?;
         let token = agent_token(platform, node).await?;
         let kubeconfig = folder.path().join("kubeconfig");
         let config = with_token(&platform.plane.kubeconfig(), &token)?;
         fs::write(&kubeconfig, serde_json::to_string(&config)?)?;
-        fs::create_dir(folder.path().join("disk"))?;
+        for source in sources {
+            put_copy(&folder.path().join("disk"), source)?;
+        }
         let output = OpenOptions::new().create(true).append(true).open(folder.path().join("agent.log"))?;
         let process = Command::new(program()?)
             .args(["agent", "--node-group", GROUP, "--node", node, "--namespace", OPERATOR, "--image", IMAGE])
@@ -55,16 +57,24 @@ impl NodeAgent {
         self.folder.path().join("disk").join(path)
     }
 
-    /// Puts a complete copy of a source on its disk, of one file, as a Job would have.
-    pub fn put_copy(&self, source: &str) -> Result<PathBuf> {
-        let key = localmodel::api::source::storage_key(source);
-        let copy = self.folder("models").join(key);
-        fs::create_dir_all(&copy)?;
-        fs::write(copy.join("weights"), "12345")?;
-        let sha256 = "5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5";
-        let files = json!([{"path": "weights", "size": 5, "sha256": sha256}]);
-        let manifest: Manifest = serde_json::from_value(json!({"source": source, "files": files}))?;
-        manifest.write(&copy)?;
-        Ok(copy)
+    /// Where a copy of a source is on its disk.
+    pub fn copy(&self, source: &str) -> PathBuf {
+        copy(&self.folder("."), source)
     }
+}
+
+fn copy(disk: &Path, source: &str) -> PathBuf {
+    disk.join("models").join(localmodel::api::source::storage_key(source))
+}
+
+/// Puts a complete copy of one file on a disk, as a Job would have.
+fn put_copy(disk: &Path, source: &str) -> Result<()> {
+    let copy = copy(disk, source);
+    fs::create_dir_all(&copy)?;
+    fs::write(copy.join("weights"), "12345")?;
+    let sha256 = "5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5";
+    let files = json!([{"path": "weights", "size": 5, "sha256": sha256}]);
+    let manifest: Manifest = serde_json::from_value(json!({"source": source, "files": files}))?;
+    manifest.write(&copy)?;
+    Ok(())
 }

@@ -41,12 +41,12 @@ async fn cache(platform: &Platform, name: &str) -> Result<()> {
 #[test]
 fn deleting_the_definition_of_caches_erases_nothing_and_no_list_and_deleting_a_cache_still_does() {
     alone(async |platform| {
-        let agent = NodeAgent::start(platform, NODES[0]).await?;
-        let copy = agent.put_copy("hf://acme/one")?;
-        let other = agent.put_copy("hf://acme/two")?;
         cache(platform, "one").await?;
         cache(platform, "two").await?;
         until_entries(platform, &["one", "two"]).await?;
+        // An agent erases what no list has asked for.
+        let agent = NodeAgent::start(platform, NODES[0], &["hf://acme/one", "hf://acme/two"]).await?;
+        let (copy, other) = (agent.copy("hf://acme/one"), agent.copy("hf://acme/two"));
         until_downloaded(platform, "one").await?;
         until_downloaded(platform, "two").await?;
         // A cache that is deleted by itself is not wanted any more.

@@ -132,7 +132,12 @@ async fn a_disk_without_room_is_told_with_bytes_needed_and_free_and_goes_on_when
             local.status.context("its status")?.models.remove(&world.name("m")).context("the model")?;
         let message = detail.message.unwrap_or_default();
         ensure!(detail.reason.as_deref() == Some("DiskFull"), "{message}");
-        ensure!(message.contains("not enough space") && message.contains("needed") && message.contains("KiB free"), "{message}");
+        ensure!(
+            message.contains("not enough space")
+                && message.contains("needed")
+                && message.contains("KiB free"),
+            "{message}"
+        );
         world.until_described("m", &["DiskFull", "not enough space", "KiB free"]).await?;
         on_node(NODE, "mount -o remount,size=100m /models/tiny").await?;
         // A failed Job that is deleted is tried again at once (A6).

@@ -106,7 +106,7 @@ fn of_a_large_copy_each_file_is_seen_again_in_turn() {
 fn what_the_scrub_cannot_read_has_the_next_look_see_each_file() {
     let disk = known(5000);
     let wanted = BTreeSet::from([root()]);
-    let look = || disk.disk.scan(&wanted).unwrap().inventory.models[&root()].clone();
+    let look = || disk.disk.scan(&wanted).unwrap().inventory.models[&root()];
     let last = format!("{}/d99/04999", at("models", KEY));
     assert!(matches!(look(), Folder::Complete { .. }));
     fs::OpenOptions::new().write(true).open(disk.path(&last)).unwrap().set_len(1).unwrap();
