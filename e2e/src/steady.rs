@@ -49,6 +49,11 @@ async fn nodes_say() -> Result<(Value, Vec<Value>)> {
         .iter_mut()
         .map(|node| node["status"].take())
         .collect();
+    for status in &mut statuses {
+        if let Some(summary) = status.get_mut("summary").and_then(Value::as_object_mut) {
+            summary.remove("free");
+        }
+    }
     let disks = statuses.iter_mut().filter_map(|status| status.get_mut("disks")?.as_object_mut()).flatten();
     let room = disks.map(|(_, disk)| disk["free"].take()).collect();
     Ok((statuses.into(), room))

@@ -110,6 +110,9 @@ fn shorten(kind: &str, object: &mut Value) {
             for disk in disks.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
                 disk.retain(|field, _| !matches!(field.as_str(), "capacity" | "free"));
             }
+            if let Some(summary) = object["status"]["summary"].as_object_mut() {
+                summary.remove("free");
+            }
         }
         "Secret" if object["metadata"]["name"] == WEBHOOK_SECRET => {
             let data = object["data"].as_object_mut();
