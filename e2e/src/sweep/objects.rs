@@ -48,7 +48,7 @@ pub fn of_every_run() -> Vec<Value> {
     ]
 }
 
-/// The container that tells Jobs where the hub is.
+/// The container that says to Jobs where the hub is, and that it may be on this machine.
 pub fn storage_container(hub: &str) -> Value {
     json!({
         "apiVersion": "serving.kserve.io/v1alpha1",
@@ -58,7 +58,10 @@ pub fn storage_container(hub: &str) -> Value {
             "container": {
                 "name": "storage-initializer",
                 "image": IMAGE,
-                "env": [{"name": "HF_ENDPOINT", "value": hub}],
+                "env": [
+                    {"name": "HF_ENDPOINT", "value": hub},
+                    {"name": "LOCALMODEL_INTERNAL_ADDRESSES", "value": "allow"},
+                ],
             },
             "supportedUriFormats": [{"prefix": "hf://"}],
             "workloadType": "localModelDownloadJob",
