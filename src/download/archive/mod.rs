@@ -54,7 +54,7 @@ pub fn unpack(store: &Store, name: &str, budget: Budget) -> Result<Vec<ManifestF
         Some(Kind::Zip) => archive.zip(file),
         None => Err(archive.damaged(&"it has no name of an archive")),
     };
-    if let Err(error) = done.and_then(|()| archive.follow_links()) {
+    if let Err(error) = done.and_then(|()| archive.follow_links()).and_then(|()| archive.has_files()) {
         for path in archive.files.keys().filter(|path| *path != name) {
             store.erase(path)?;
         }
@@ -249,6 +249,11 @@ impl Archive<'_> {
         }
         self.files.insert(path.to_owned(), ManifestFile { path: path.to_owned(), ..file.clone() });
         Ok(())
+    }
+
+    /// An archive that ends before its first file unpacks without an error, and is no model.
+    fn has_files(&self) -> Result<()> {
+        if self.files.is_empty() { Err(self.damaged(&"it holds no file")) } else { Ok(()) }
     }
 
     fn damaged(&self, error: &impl ToString) -> Error {

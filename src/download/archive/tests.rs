@@ -247,3 +247,20 @@ fn a_directory_of_a_zip_that_is_larger_than_its_files_may_be_is_not_kept_in_memo
         .unwrap_err();
     assert!(error.to_string().contains("headers"), "{error}");
 }
+
+#[test]
+fn an_archive_without_a_file_is_no_model() {
+    let nothing = vec![0; 10_240];
+    for (name, bytes) in [
+        ("m.tar", Vec::new()),
+        ("m.tar", nothing.clone()),
+        ("m.tgz", gzip(&[])),
+        ("m.tar.gz", gzip(&nothing)),
+        ("m.tar.bz2", bzip2(&nothing)),
+        ("m.zip", zip(&[])),
+    ] {
+        let (_dir, store) = store();
+        let error = unpacked(&store, name, &bytes, Allowance::default()).unwrap_err();
+        assert_eq!(error.reason(), Reason::SourceRefused, "{name}: {error}");
+    }
+}

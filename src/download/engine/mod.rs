@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 pub use threads::Threads;
 
+use super::budget::Budget;
 use super::digest::Digest;
 use super::error::{Error, Result};
 use super::learned::Learned;
@@ -57,10 +58,12 @@ impl Transfer {
         files.sort_by_key(|file| Reverse(file.size));
         let small = files.partition_point(|file| file.size > self.settings.small);
         let small = files.split_off(small);
-        let one_by_one = async {
+        let mut budget = Budget::new(self.settings.allowance, &self.source.place());
+        budget.add_bytes(files.iter().chain(&small).map(|file| file.size).fold(0, u64::saturating_add))?;
+        let one_by_one = async move {
             let mut fetched = Vec::new();
             for file in streams {
-                fetched.push(stream::fetch(self, file).await?);
+                fetched.push(stream::fetch(self, file, &mut budget).await?);
             }
             Ok(fetched)
         };

@@ -18,12 +18,14 @@ use crate::download::store::Store;
 /// Pieces on their way to the disk.
 const PIECES: usize = 16;
 
-/// Fetches a file; a fault that may pass begins it again.
-pub async fn fetch(transfer: &Transfer, file: PlannedFile) -> Result<ManifestFile> {
+/// Fetches a file; a fault that may pass begins it again. What it brings counts together with the files before it.
+pub async fn fetch(transfer: &Transfer, file: PlannedFile, budget: &mut Budget) -> Result<ManifestFile> {
     let mut attempts = transfer.settings.retry.begin(transfer.source.pause());
     loop {
-        match once(transfer, &file).await {
+        let mut used = budget.clone();
+        match once(transfer, &file, &mut used).await {
             Ok(fetched) => {
+                *budget = used;
                 transfer.sync(vec![file.path.clone()]).await?;
                 transfer.placed(&fetched).await?;
                 return Ok(fetched);
@@ -33,8 +35,7 @@ pub async fn fetch(transfer: &Transfer, file: PlannedFile) -> Result<ManifestFil
     }
 }
 
-async fn once(transfer: &Transfer, file: &PlannedFile) -> Result<ManifestFile> {
-    let mut budget = Budget::new(transfer.settings.allowance, &transfer.source.place());
+async fn once(transfer: &Transfer, file: &PlannedFile, budget: &mut Budget) -> Result<ManifestFile> {
     let mut body = transfer.source.open_whole(file).await?;
     let (pieces, coming) = mpsc::channel(PIECES);
     let (store, path) = (Arc::clone(&transfer.store), file.path.clone());

@@ -7,6 +7,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::http::{Answer, plain};
+use super::page::why_page;
 use crate::download::error::{Error, Fault, Result};
 use crate::download::limits::{Limits, Pace};
 
@@ -45,7 +46,13 @@ impl Body {
                 wrong(format!("Content-Range is {content_range:?}, asked was {range:?} of {size}"))
             })?
         } else {
-            // The range was ignored: the body is the whole file, from its first byte.
+            // The range was ignored: the body is the whole file, from its first byte. A page that people are to log in
+            // on is no answer that another try makes better.
+            let page = || why_page(answer.url.path(), answer.header("content-type"), &[]);
+            if let Some(page) = page().filter(|_| answer.length() != Some(size)) {
+                let why = format!("it is {page} and not the file: check the address and the credentials");
+                return Err(Error::BadAnswer { what: plain(&answer.url), why });
+            }
             match answer.length() {
                 Some(length) if length != size => {
                     return Err(wrong(format!("{length} bytes instead of {size}")));

@@ -29,7 +29,7 @@ const IDENTITY: [&str; 6] = [
     "http://metadata.google.internal",
 ];
 /// Variables that name another such place.
-const IDENTITY_VARIABLES: [&str; 7] = [
+const IDENTITY_VARIABLES: [&str; 9] = [
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
     "AWS_METADATA_ENDPOINT",
@@ -37,6 +37,8 @@ const IDENTITY_VARIABLES: [&str; 7] = [
     "IDENTITY_ENDPOINT",
     "MSI_ENDPOINT",
     "GCE_METADATA_HOST",
+    "GCE_METADATA_IP",
+    "GCE_METADATA_ROOT",
 ];
 
 /// What a source may do.

@@ -195,6 +195,10 @@ impl Bucket {
             None => (host, None),
         };
         let name = host.and_then(|host| host.split('.').next()).map(str::to_owned);
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if name.as_deref().is_some_and(|name| name.is_empty() || !name.chars().all(is_of_name)) {
+            return Err(invalid(uri, "its account has to have letters, digits and '-' only"));
+        }
         // Blobs are asked for, whichever of an account's two hosts is named.
         let usual_host =
             host.filter(|host| host.contains('.')).map(|host| host.replacen(".dfs.", ".blob.", 1));
@@ -323,6 +327,8 @@ mod tests {
             ("https://", "InvalidSource"),
             ("https://user:hunter2@host/file", "InvalidSource"),
             ("https://account.blob.core.windows.net/?sig=hunter2", "InvalidSource"),
+            ("abfs://c@account:p@elsewhere.example/m", "InvalidSource"),
+            ("abfs://c@134744072#/m", "InvalidSource"),
             ("file://relative", "InvalidSource"),
             ("hf://me:hunter2@o/m", "InvalidSource"),
             ("hf://o/m?token=hunter2", "InvalidSource"),

@@ -144,7 +144,16 @@ impl Azure {
 
 /// The address of the account. An `https` URI names it itself.
 fn base(uri: Where<'_>, account: &str, endpoint: Option<String>) -> Result<Url> {
+    let outside = |host: &str| {
+        let why = format!(
+            "{host} is no host of Azure's storage: write abfs://container@account.dfs.core.windows.net/prefix, or name the \
+             server in AZURE_STORAGE_ENDPOINT"
+        );
+        Err(invalid("the account in the URI", why))
+    };
     let text = match (uri.host, endpoint, uri.usual_host) {
+        // Credentials go to this host, and whoever writes the URI chooses it.
+        (None, None, Some(host)) if !is_azures(host) => return outside(host),
         (Some(host), ..) | (None, None, Some(host)) => format!("https://{host}"),
         (None, Some(endpoint), _) => endpoint,
         (None, None, None) if account.is_empty() => {
@@ -155,6 +164,14 @@ fn base(uri: Where<'_>, account: &str, endpoint: Option<String>) -> Result<Url> 
     };
     let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     url.ok_or_else(|| invalid("AZURE_STORAGE_ENDPOINT", "it has to look like https://host".to_owned()))
+}
+
+/// Whether a host is one of an account, in any of Azure's clouds.
+fn is_azures(host: &str) -> bool {
+    const ENDS: [&str; 4] =
+        [".core.windows.net", ".storage.azure.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net"];
+    let is_of_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    host.chars().all(is_of_host) && ENDS.iter().any(|end| host.ends_with(end))
 }
 
 fn who(builder: MicrosoftAzureBuilder, signature: Option<&str>, settings: &Settings) -> Result<Who> {
@@ -189,4 +206,23 @@ fn who(builder: MicrosoftAzureBuilder, signature: Option<&str>, settings: &Setti
         .build()
         .map_err(|error| invalid("the credentials of Azure", told(&error)))?;
     Ok(Who::Known { provider: Arc::clone(store.credentials()), connector })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_go_to_no_host_that_only_the_writer_of_an_abfs_uri_names() {
+        let at = |host| Where { account: Some("acc"), host: None, usual_host: Some(host), signature: None };
+        for host in ["acc.evil.example", "acc.core.windows.net.evil.example", "acc:p@evil.core.windows.net"] {
+            let error = base(at(host), "acc", None).unwrap_err().to_string();
+            assert!(error.contains("AZURE_STORAGE_ENDPOINT"), "{error}");
+            let platforms = base(at(host), "acc", Some("https://store.example".into())).unwrap();
+            assert_eq!(platforms.as_str(), "https://store.example/");
+        }
+        for host in ["acc.blob.core.windows.net", "acc.z7.blob.storage.azure.net"] {
+            assert_eq!(base(at(host), "acc", None).unwrap().host_str(), Some(host));
+        }
+    }
 }

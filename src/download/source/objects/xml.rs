@@ -62,7 +62,8 @@ pub fn s3_page(xml: &[u8]) -> Result<Page, String> {
         }
         Ok(())
     })?;
-    if encoded {
+    // Some servers repeat that encoded keys were asked for, and do not encode them.
+    if encoded && entries.iter().all(|entry| is_encoded(&entry.key)) {
         for key in entries.iter_mut().map(|entry| &mut entry.key).chain([&mut marker]) {
             *key = decoded(key)?;
         }
@@ -129,6 +130,11 @@ pub fn texts<const N: usize>(xml: &[u8], names: [&str; N]) -> [Option<String>; N
 
 fn size(text: &str) -> Result<u64, String> {
     text.trim().parse().map_err(|_| format!("the size {text:?} is none"))
+}
+
+/// Whether a key has no letter that a store which encodes keys would have encoded.
+fn is_encoded(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.*~!'()/+%".contains(&byte))
 }
 
 /// A key as lists have it that are asked for encoded ones: as in a query, where a `+` is a blank.
@@ -251,6 +257,9 @@ mod tests {
         let encoded = encoded.unwrap();
         assert_eq!(encoded.entries[0].key, "a b+c%/\u{e9}");
         assert_eq!(encoded.next, Next::Marker("a b+c%/\u{e9}".into()));
+        let plain = s3("<EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>\
+                        <Contents><Key>a+b%41</Key></Contents><Contents><Key>a b</Key></Contents>");
+        assert_eq!(plain.unwrap().entries[0].key, "a+b%41", "a server that only repeats what was asked for");
     }
 
     #[test]
